@@ -1,0 +1,1 @@
+"""Data, features, training, registry and model server of one machine-learning system."""

@@ -1,0 +1,95 @@
+"""The folder between the registry and the server.
+
+``registry sync`` writes it, the server watches it; neither needs the other to be up::
+
+    versions/3/     a bundle
+    aliases.json    {"production": "3"}; replaced in one step, after the bundles it names
+"""
+
+from __future__ import annotations
+
+import json
+import os
+import shutil
+import tempfile
+from collections.abc import Mapping
+from pathlib import Path
+
+from .bundle import Bundle, BundleError, read_bundle
+
+ALIASES_FILE = "aliases.json"
+VERSIONS_FOLDER = "versions"
+
+
+def read_aliases(served: Path) -> dict[str, str]:
+    """Which version each alias names; empty before the first sync.
+
+    Raises:
+        BundleError: the file is not a JSON object of strings.
+    """
+    path = served / ALIASES_FILE
+    try:
+        content = json.loads(path.read_text(encoding="utf-8"))
+    except FileNotFoundError:
+        return {}
+    except ValueError as error:
+        raise BundleError(f"{path} is not JSON ({error}): run `registry sync` again") from error
+    if not isinstance(content, dict) or not all(isinstance(v, str) for v in content.values()):
+        raise BundleError(f'{path} must look like {{"production": "3"}}: run `registry sync` again')
+    return content
+
+
+def write_aliases(served: Path, aliases: Mapping[str, str]) -> None:
+    """Replace the aliases in one step: a reader sees the old ones or the new ones."""
+    served.mkdir(parents=True, exist_ok=True)
+    handle, name = tempfile.mkstemp(prefix=".aliases-", dir=served)
+    with os.fdopen(handle, "w", encoding="utf-8") as file:
+        json.dump(dict(aliases), file, sort_keys=True)
+        file.flush()
+        os.fsync(file.fileno())
+    Path(name).chmod(0o644)
+    Path(name).replace(served / ALIASES_FILE)
+
+
+def version_folder(served: Path, version: str) -> Path:
+    """Where a version's bundle lies."""
+    return served / VERSIONS_FOLDER / version
+
+
+def add_version(served: Path, version: str, source: Path) -> bool:
+    """Copy a verified bundle in; it appears complete or not at all.
+
+    Returns:
+        Whether it was new; a version that lies there intact is left as it is.
+
+    Raises:
+        BundleError: the source is not intact.
+    """
+    target = version_folder(served, version)
+    if target.exists():
+        try:
+            read_bundle(target)
+        except BundleError:
+            shutil.rmtree(target)
+        else:
+            return False
+    target.parent.mkdir(parents=True, exist_ok=True)
+    staging = Path(tempfile.mkdtemp(prefix=".incoming-", dir=target.parent))
+    try:
+        shutil.copytree(source, staging, dirs_exist_ok=True)
+        read_bundle(staging)
+        staging.chmod(0o755)
+        staging.rename(target)
+    except BaseException:
+        shutil.rmtree(staging)
+        raise
+    return True
+
+
+def served_bundle(served: Path, version: str) -> Bundle:
+    """Read and verify a version's bundle.
+
+    Raises:
+        BundleError: it is missing or altered.
+    """
+    return read_bundle(version_folder(served, version))

@@ -1,0 +1,139 @@
+"""Every setting of the project, in one place, read from the environment.
+
+Each setting is an environment variable with the prefix ``ML_`` (``ML_AS_OF=1998-06-30``), or a line
+of the file ``.env``. ``.env.example`` lists them all. Only MLflow's address keeps its own name.
+"""
+
+from __future__ import annotations
+
+import json
+from datetime import datetime, timezone
+from pathlib import Path
+
+from pydantic import AliasChoices, Field, field_validator
+from pydantic_settings import BaseSettings, SettingsConfigDict
+
+PACKAGE = __name__.partition(".")[0]
+
+
+class Settings(BaseSettings):
+    """What differs between a laptop, a test and production; the code is the same."""
+
+    model_config = SettingsConfigDict(
+        env_prefix="ML_", env_file=".env", env_ignore_empty=True, extra="ignore", frozen=True
+    )
+
+    home: Path = Field(Path(), description="Folder that holds data, models and the local stores.")
+    fixed_clock: datetime | None = Field(
+        None,
+        validation_alias=AliasChoices("ML_AS_OF", "fixed_clock"),
+        description="The instant that counts as now (UTC); default: the newest event of the data "
+        "taken in, else the clock.",
+    )
+    seed: int = Field(7, ge=0, description="Seed of everything random.")
+
+    model_name: str = Field(
+        PACKAGE.replace("_", "-"), min_length=1, description="Name in the model registry."
+    )
+    mlflow_tracking_uri: str = Field(
+        "",
+        validation_alias=AliasChoices("MLFLOW_TRACKING_URI", "mlflow_tracking_uri"),
+        description="MLflow store; default: an SQLite file in the home folder.",
+    )
+    promotion_database: str = Field(
+        "",
+        description="SQLAlchemy address of the lock and the audit record of promotions; default: "
+        "an SQLite file in the home folder. Several machines need PostgreSQL.",
+    )
+
+    model_parameters: dict[str, int | float | str | bool | None] = Field(
+        {}, description="Hyper-parameters that replace model.py's defaults, as JSON."
+    )
+    holdout_times: int = Field(
+        2, ge=1, description="How many of the newest example times are kept for the hold-out."
+    )
+    folds: int = Field(3, ge=1, description="Validation folds in time before the hold-out.")
+    training_rows: int = Field(
+        2_000_000, ge=100, description="Most examples in a training frame; a sample by key above."
+    )
+    evaluation_rows: int = Field(
+        100_000, ge=100, description="Most hold-out rows that are stored with a model version."
+    )
+    bootstrap_resamples: int = Field(
+        200, ge=20, description="Resamples behind each confidence interval."
+    )
+    allowed_regression: float = Field(
+        0.02,
+        ge=0,
+        description="How far the lower end of the interval of (candidate minus baseline or "
+        "production) may lie below zero in the task's primary metric.",
+    )
+
+    duckdb_memory_limit: str = Field(
+        "3GB", pattern=r"^\d+(\.\d+)? ?[KMGT]i?B$", description="Memory that DuckDB may use."
+    )
+    duckdb_threads: int | None = Field(None, ge=1, description="Threads; default: all cores.")
+
+    serving_dir: Path = Field(
+        Path("served"), description="Folder that `registry sync` fills and the server watches."
+    )
+    host: str = Field("127.0.0.1", description="Address that the server listens on.")
+    port: int = Field(8000, ge=1, le=65_535, description="Port that the server listens on.")
+    workers: int = Field(1, ge=1, description="Server processes.")
+    model_poll_seconds: float = Field(
+        1.0, gt=0, description="How often the server looks for a new model."
+    )
+    max_body_bytes: int = Field(1_000_000, ge=100, description="Largest request body (else 413).")
+    max_batch_rows: int = Field(1_000, ge=1, description="Most instances in one request.")
+
+    @field_validator("fixed_clock")
+    @classmethod
+    def _to_utc(cls, value: datetime | None) -> datetime | None:
+        if value is None or value.tzinfo is None:
+            return value
+        return value.astimezone(timezone.utc).replace(tzinfo=None)
+
+    @property
+    def as_of(self) -> datetime:
+        """Now, in UTC without a zone: the one owner of time (labels, freshness, windows)."""
+        if self.fixed_clock is not None:
+            return self.fixed_clock
+        if self.data_manifest.exists():
+            manifest = json.loads(self.data_manifest.read_text(encoding="utf-8"))
+            return datetime.fromisoformat(manifest["newest_event"])
+        return datetime.now(timezone.utc).replace(tzinfo=None)
+
+    @property
+    def data_dir(self) -> Path:
+        """Raw data, the feature table and the labels."""
+        return self.home.resolve() / "data"
+
+    @property
+    def data_manifest(self) -> Path:
+        """What was taken in last: its kind, rows, fingerprint and newest event."""
+        return self.data_dir / "manifest.json"
+
+    @property
+    def models_dir(self) -> Path:
+        """One folder for each trained model, before it is registered."""
+        return self.home.resolve() / "models"
+
+    @property
+    def served_dir(self) -> Path:
+        """Absolute folder of the bundles that the server may load."""
+        return self.home.resolve() / self.serving_dir
+
+    @property
+    def tracking_uri(self) -> str:
+        """MLflow's store, an absolute address."""
+        return self.mlflow_tracking_uri or f"sqlite:///{self.home.resolve() / 'mlflow.db'}"
+
+    @property
+    def artifacts_dir(self) -> Path:
+        """Where the embedded MLflow store keeps artifacts; a server has its own place."""
+        return self.home.resolve() / "mlartifacts"
+
+    @property
+    def promotions_uri(self) -> str:
+        """The database of the promotion lock and audit record."""
+        return self.promotion_database or f"sqlite:///{self.home.resolve() / 'promotions.db'}"

@@ -1,0 +1,84 @@
+"""Experiment tracking behind one small interface.
+
+The module beside this file (one of them, chosen when the project was generated) does the work;
+``start_run`` finds it, so that no other code names a tracker.
+"""
+
+from __future__ import annotations
+
+import importlib
+import pkgutil
+from collections.abc import Iterator, Mapping
+from contextlib import contextmanager
+from dataclasses import dataclass
+from pathlib import Path
+from typing import TYPE_CHECKING, Protocol
+
+from ..settings import Settings
+
+if TYPE_CHECKING:
+    import pandas as pd
+
+    from ..bundle import RunReference
+
+Scalar = str | int | float | bool | None
+
+
+@dataclass(frozen=True)
+class TrainingData:
+    """The data set of a run: a few rows to look at, and what identifies the whole."""
+
+    sample: pd.DataFrame
+    rows: int
+    label: str
+    source: str
+    fingerprint: str
+
+
+class Run(Protocol):
+    """One tracked training run; every method may be called until the run's context ends."""
+
+    @property
+    def reference(self) -> RunReference:
+        """What a registered model says about its origin."""
+
+    def log_parameters(self, parameters: Mapping[str, Scalar]) -> None:
+        """Record what was chosen before the training."""
+
+    def log_metrics(self, metrics: Mapping[str, float], step: int | None = None) -> None:
+        """Record what was measured; ``step`` numbers the validation fold."""
+
+    def log_tags(self, tags: Mapping[str, str]) -> None:
+        """Record lineage, such as the data's fingerprint and the git commit."""
+
+    def log_training_data(self, data: TrainingData) -> None:
+        """Record which data set the run was trained on."""
+
+    def log_reports(self, folder: Path) -> None:
+        """Store the pictures (PNG) and tables (CSV) of a folder."""
+
+    def log_model(self, folder: Path, input_example: pd.DataFrame) -> str | None:
+        """Store a trained model's folder (bundle and evaluation data).
+
+        Returns:
+            The ``models:/`` address that the registry can take up, where the tracker is also the
+            registry's store; otherwise None.
+        """
+
+
+@contextmanager
+def start_run(settings: Settings, name: str) -> Iterator[Run]:
+    """Open a run of the project's tracker; an exception inside marks the run as failed.
+
+    Raises:
+        RuntimeError: the package holds no tracker, or several.
+    """
+    modules = sorted(module.name for module in pkgutil.iter_modules(__path__))
+    if len(modules) != 1:
+        raise RuntimeError(
+            f"{__name__} must hold exactly one tracker's module and holds "
+            f"{', '.join(modules) or 'none'}: remove the others"
+        )
+    tracker = importlib.import_module(f"{__name__}.{modules[0]}")
+    with tracker.start_run(settings, name) as run:
+        yield run
