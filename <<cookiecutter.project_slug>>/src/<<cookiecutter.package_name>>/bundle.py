@@ -88,7 +88,7 @@ class Metadata(BaseModel):
 
 
 class NumberProfile(BaseModel):
-    """A number's histogram: ``counts[i]`` values lie at or below ``edges[i]``, the last above all."""
+    """A histogram: ``counts[i]`` values lie at or below ``edges[i]``, the last above all edges."""
 
     model_config = ConfigDict(frozen=True)
 
@@ -160,7 +160,7 @@ class Scorer:
         return array.reshape(-1) if self.signature.task == "regression" else array
 
     def answers(self, scores: NDArray[np.float32]) -> list[tuple[Any, float | None]]:
-        """Turn scores into (prediction, confidence): the class and its probability, or the value."""
+        """Turn scores into (class, its probability) or, in a regression, (value, None)."""
         if self.signature.task == "regression":
             return [(value, None) for value in scores.tolist()]
         best = scores.argmax(axis=1)

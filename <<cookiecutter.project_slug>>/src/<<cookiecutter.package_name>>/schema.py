@@ -2,8 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Mapping, Sequence
-from typing import Any, Literal
+from typing import Any, Literal, Protocol
 
 import numpy as np
 from numpy.typing import NDArray
@@ -16,6 +15,13 @@ ClassLabel = int | str
 NUMBERS = "numbers"
 STRINGS = "strings"
 Blocks = dict[str, NDArray[Any]]
+
+
+class Columns(Protocol):
+    """Columns by name: a dictionary of sequences or a data frame."""
+
+    def __getitem__(self, name: str, /) -> Any:
+        """One column's values."""
 
 
 class Feature(BaseModel):
@@ -71,7 +77,7 @@ class Signature(BaseModel):
         """Features of the string block, in its column order."""
         return tuple(feature.name for feature in self.features if feature.type == "string")
 
-    def blocks(self, columns: Mapping[str, Sequence[Any] | NDArray[Any]]) -> Blocks:
+    def blocks(self, columns: Columns) -> Blocks:
         """Arrange columns as the model's input.
 
         Args:

@@ -1,0 +1,189 @@
+"""How good a model is: the metrics of each task, and whether one model beats another."""
+
+from __future__ import annotations
+
+import warnings
+from collections.abc import Callable
+from typing import Any
+
+import numpy as np
+from numpy.typing import NDArray
+from sklearn.calibration import calibration_curve
+from sklearn.exceptions import UndefinedMetricWarning
+from sklearn.metrics import (
+    accuracy_score,
+    average_precision_score,
+    brier_score_loss,
+    f1_score,
+    log_loss,
+    mean_absolute_error,
+    r2_score,
+    roc_auc_score,
+    root_mean_squared_error,
+)
+
+from .bundle import Interval
+from .console import track
+from .schema import Signature, Task
+
+PRIMARY_METRIC: dict[Task, str] = {
+    "binary": "roc_auc",
+    "multiclass": "accuracy",
+    "regression": "r2",
+}
+CALIBRATION_BINS = 10
+INTERVAL_LEVEL = 0.95
+
+Floats = NDArray[np.floating[Any]]
+Outcomes = NDArray[Any]
+
+
+class EvaluationError(Exception):
+    """The rows to evaluate on do not suffice."""
+
+
+def measure(signature: Signature, outcomes: Outcomes, scores: Floats) -> dict[str, float]:
+    """Every metric of the task.
+
+    Args:
+        signature: says the task and its classes.
+        outcomes: (n,) true labels or values.
+        scores: (n, classes) probabilities, or (n,) values in a regression.
+
+    Raises:
+        EvaluationError: a class that the metrics need never occurs.
+    """
+    if signature.task == "regression":
+        return _measure_regression(outcomes, scores)
+    _require_classes(signature, outcomes)
+    if signature.task == "binary":
+        return _measure_binary(signature, outcomes, scores)
+    return _measure_multiclass(signature, outcomes, scores)
+
+
+def primary_metric(
+    signature: Signature, outcomes: Outcomes, scores: Floats, weights: Floats | None = None
+) -> float:
+    """The metric by which models are compared: higher is better, without a unit."""
+    if signature.task == "binary":
+        positive = outcomes == signature.classes[1]
+        return float(roc_auc_score(positive, scores[:, 1], sample_weight=weights))
+    if signature.task == "multiclass":
+        predicted = np.asarray(signature.classes)[scores.argmax(axis=1)]
+        return float(accuracy_score(outcomes, predicted, sample_weight=weights))
+    return float(r2_score(outcomes, scores, sample_weight=weights))
+
+
+def paired_gain(
+    signature: Signature,
+    outcomes: Outcomes,
+    candidate: Floats,
+    other: Floats,
+    clusters: NDArray[np.integer[Any]],
+    resamples: int,
+    seed: int,
+) -> Interval:
+    """The gain of one model over another in the primary metric on the same rows.
+
+    A percentile bootstrap (Efron and Tibshirani 1993) that draws whole clusters, since rows of one
+    customer are not independent.
+
+    Args:
+        signature: says the task and its classes.
+        outcomes: (n,) true labels or values.
+        candidate: scores of the model in question.
+        other: scores of the model it is held against.
+        clusters: (n,) number of each row's key, counted from 0.
+        resamples: how many draws.
+        seed: makes the interval repeatable.
+
+    Raises:
+        EvaluationError: too few draws hold every class.
+    """
+    random = np.random.default_rng(seed)
+    count = int(clusters.max()) + 1
+    share = np.full(count, 1 / count)
+
+    def gain(weights: Floats | None) -> float:
+        return primary_metric(signature, outcomes, candidate, weights) - primary_metric(
+            signature, outcomes, other, weights
+        )
+
+    draws = []
+    for _ in track(range(resamples), "measuring the gain's interval"):
+        weights = random.multinomial(count, share)[clusters]
+        draws.append(_or_nan(lambda weights=weights: gain(weights)))  # type: ignore[misc]
+    known = np.asarray(draws)[np.isfinite(draws)]
+    if known.size < resamples / 2:
+        raise EvaluationError(
+            f"only {known.size} of {resamples} resamples of the hold-out hold every class: more "
+            "rows are needed (ML_HOLDOUT_TIMES)"
+        )
+    tail = (1 - INTERVAL_LEVEL) / 2
+    low, high = np.quantile(known, [tail, 1 - tail])
+    return Interval(estimate=gain(None), low=float(low), high=float(high), level=INTERVAL_LEVEL)
+
+
+def _or_nan(metric: Callable[[], float]) -> float:
+    with warnings.catch_warnings():
+        warnings.simplefilter("ignore", UndefinedMetricWarning)
+        warnings.simplefilter("ignore", RuntimeWarning)
+        return metric()
+
+
+def _require_classes(signature: Signature, outcomes: Outcomes) -> None:
+    missing = sorted(set(signature.classes) - set(np.unique(outcomes).tolist()), key=str)
+    if missing:
+        raise EvaluationError(
+            f"no row of the {len(outcomes):,} to evaluate on has the label {missing}: more rows or "
+            "other example times are needed"
+        )
+
+
+def _measure_binary(signature: Signature, outcomes: Outcomes, scores: Floats) -> dict[str, float]:
+    positive = outcomes == signature.classes[1]
+    probability = scores[:, 1]
+    predicted = probability > 0.5
+    return {
+        "accuracy": float(accuracy_score(positive, predicted)),
+        "f1": float(f1_score(positive, predicted, zero_division=0)),
+        "roc_auc": float(roc_auc_score(positive, probability)),
+        "pr_auc": float(average_precision_score(positive, probability)),
+        "log_loss": float(log_loss(positive, probability, labels=[False, True])),
+        "brier": float(brier_score_loss(positive, probability)),
+        "calibration_error": _calibration_error(positive, probability),
+    }
+
+
+def _measure_multiclass(
+    signature: Signature, outcomes: Outcomes, scores: Floats
+) -> dict[str, float]:
+    classes = np.asarray(signature.classes)
+    normalized = scores / scores.sum(axis=1, keepdims=True)
+    predicted = classes[scores.argmax(axis=1)]
+    one_hot = outcomes[:, None] == classes[None, :]
+    return {
+        "accuracy": float(accuracy_score(outcomes, predicted)),
+        "f1": float(f1_score(outcomes, predicted, average="macro", zero_division=0)),
+        "roc_auc": float(roc_auc_score(outcomes, normalized, multi_class="ovr", labels=classes)),
+        "pr_auc": float(average_precision_score(one_hot, normalized, average="macro")),
+        "log_loss": float(log_loss(outcomes, normalized, labels=classes)),
+        "calibration_error": _calibration_error(outcomes == predicted, scores.max(axis=1)),
+    }
+
+
+def _measure_regression(outcomes: Outcomes, values: Floats) -> dict[str, float]:
+    return {
+        "r2": float(r2_score(outcomes, values)),
+        "rmse": float(root_mean_squared_error(outcomes, values)),
+        "mae": float(mean_absolute_error(outcomes, values)),
+        "mean_error": float(np.mean(values - outcomes)),
+    }
+
+
+def _calibration_error(happened: NDArray[np.bool_], probability: Floats) -> float:
+    """Mean distance of predicted and observed frequency over bins of equally many rows."""
+    observed, predicted = calibration_curve(
+        happened, probability.clip(0, 1), n_bins=CALIBRATION_BINS, strategy="quantile"
+    )
+    return float(np.abs(observed - predicted).mean())

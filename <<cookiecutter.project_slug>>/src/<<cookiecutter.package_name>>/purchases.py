@@ -1,0 +1,321 @@
+"""The raw log of purchases: simulate one, or take in a retailer's own.
+
+The log is one Parquet file of ``customer_id`` (text), ``purchased_at`` (UTC) and ``amount``,
+ordered by customer and time; ``manifest.json`` beside it says where it came from.
+"""
+
+from __future__ import annotations
+
+import hashlib
+from dataclasses import dataclass
+from datetime import date, datetime, timedelta
+from pathlib import Path
+from typing import Literal
+
+import duckdb
+import numpy as np
+import pyarrow as pa
+import pyarrow.parquet as pq
+from pydantic import BaseModel, ConfigDict
+
+from .console import track
+from .database import connect, identifier, literal, write_parquet
+from .settings import Settings
+
+LOG_FILE = "purchases.parquet"
+REJECTED_FILE = "rejected.csv"
+SIMULATED_DAYS = 730
+CUSTOMERS_PER_BLOCK = 50_000
+MICROSECONDS_A_DAY = 86_400_000_000
+LOG_SCHEMA = pa.schema(
+    [("customer_id", pa.string()), ("purchased_at", pa.timestamp("us")), ("amount", pa.float64())]
+)
+
+
+class DataError(Exception):
+    """Data cannot be taken in or is missing; the message says what to change."""
+
+
+class Manifest(BaseModel):
+    """Where the log came from; its ``newest_event`` is the project's now (settings.as_of)."""
+
+    model_config = ConfigDict(frozen=True)
+
+    kind: Literal["simulated", "imported"]
+    source: str
+    rows: int
+    rejected: dict[str, int]
+    customers: int
+    oldest_event: datetime
+    newest_event: datetime
+    fingerprint: str
+
+
+@dataclass(frozen=True)
+class ColumnMapping:
+    """Which columns of a retailer's file hold what."""
+
+    customer: str
+    date: str
+    amount: str
+    date_format: str | None = None
+
+
+def log_path(settings: Settings) -> Path:
+    """Where the log lies.
+
+    Raises:
+        DataError: there is none yet.
+    """
+    path = settings.data_dir / LOG_FILE
+    if not path.exists():
+        raise DataError(
+            f"no purchases in {settings.data_dir}: run `data simulate` or `data import FILE` first"
+        )
+    return path
+
+
+def read_manifest(settings: Settings) -> Manifest:
+    """Where the log came from.
+
+    Raises:
+        DataError: there is no log yet.
+    """
+    log_path(settings)
+    return Manifest.model_validate_json(settings.data_manifest.read_text(encoding="utf-8"))
+
+
+def simulate(settings: Settings, customers: int, seed: int, until: date, replace: bool) -> Manifest:
+    """Write a simulated log.
+
+    Customers follow the Pareto/GGG process (Platzer and Reutterer, Marketing Science 35, 2016):
+    each buys at gamma-distributed gaps with a rate and a regularity of its own until it leaves
+    after an exponential lifetime. Amounts are lognormal around each customer's own mean.
+
+    Args:
+        settings: where it is written.
+        customers: how many; about ten purchases each.
+        seed: the same seed gives the same log.
+        until: the day after the last simulated one.
+        replace: whether an imported log may be overwritten.
+
+    Raises:
+        DataError: an imported log is there and may not be replaced.
+    """
+    _refuse_to_replace(settings, replace)
+    settings.data_dir.mkdir(parents=True, exist_ok=True)
+    partial = settings.data_dir / f".{LOG_FILE}.simulated"
+    start = np.datetime64(until - timedelta(days=SIMULATED_DAYS), "us")
+    try:
+        with pq.ParquetWriter(partial, LOG_SCHEMA) as writer:
+            for first, size, block_seed in track(_blocks(customers, seed), "simulating customers"):
+                writer.write_table(_simulate_block(first, size, block_seed, start))
+        with connect(settings) as db:
+            query = f"FROM read_parquet({literal(partial)}) ORDER BY customer_id, purchased_at"
+            write_parquet(db, query, settings.data_dir / LOG_FILE)
+    finally:
+        partial.unlink(missing_ok=True)
+    (settings.data_dir / REJECTED_FILE).unlink(missing_ok=True)
+    return _write_manifest(settings, "simulated", f"seed {seed}", {})
+
+
+def import_log(
+    settings: Settings, source: Path, mapping: ColumnMapping, keep_duplicates: bool, replace: bool
+) -> Manifest:
+    """Take in a retailer's log from CSV or Parquet.
+
+    A row without a customer, without a date or amount that can be read, with a negative amount, or
+    equal to an earlier row in every column, is set aside in ``data/rejected.csv`` with its reason.
+
+    Raises:
+        DataError: the file or a column is missing, it cannot be read, or no row is usable; what
+            was there before stays.
+    """
+    _refuse_to_replace(settings, replace)
+    with connect(settings) as db:
+        _read_source(db, source, mapping)
+        _judge_rows(db, mapping, keep_duplicates)
+        rejected = _write_rejected(db, settings.data_dir / REJECTED_FILE)
+        if not db.execute("SELECT 1 FROM judged WHERE reason IS NULL LIMIT 1").fetchone():
+            raise DataError(_nothing_usable(db, source, mapping, rejected))
+        query = (
+            "SELECT customer_id, purchased_at, amount FROM judged WHERE reason IS NULL "
+            "ORDER BY customer_id, purchased_at, amount"
+        )
+        write_parquet(db, query, settings.data_dir / LOG_FILE)
+    return _write_manifest(settings, "imported", source.name, rejected)
+
+
+def _blocks(customers: int, seed: int) -> list[tuple[int, int, np.random.SeedSequence]]:
+    starts = range(0, customers, CUSTOMERS_PER_BLOCK)
+    seeds = np.random.SeedSequence(seed).spawn(len(starts))
+    return [
+        (first, min(CUSTOMERS_PER_BLOCK, customers - first), block_seed)
+        for first, block_seed in zip(starts, seeds, strict=True)
+    ]
+
+
+def _simulate_block(
+    first: int, size: int, seed: np.random.SeedSequence, start: np.datetime64
+) -> pa.Table:
+    random = np.random.default_rng(seed)
+    rate = random.gamma(1.2, 1 / 26, size) + 1e-4
+    regularity = 1 + random.gamma(1.5, 1.5, size)
+    leaves_after = random.exponential(1 / (random.gamma(1.5, 1 / 450, size) + 1e-5))
+    mean_amount = random.lognormal(3.3, 0.6, size)
+    now = random.uniform(0, SIMULATED_DAYS * 0.9, size)
+    gone_at = np.minimum(now + leaves_after, SIMULATED_DAYS)
+    customers, times = [], []
+    active = np.arange(size)
+    while active.size:
+        customers.append(active)
+        times.append(now[active])
+        shape = regularity[active]
+        now[active] += random.gamma(shape, 1 / (shape * rate[active]))
+        active = active[now[active] < gone_at[active]]
+    customer = np.concatenate(customers)
+    day = np.concatenate(times)
+    amount = mean_amount[customer] * random.lognormal(0, 0.45, customer.size)
+    return pa.table(
+        {
+            "customer_id": np.char.mod("c%09d", customer + first),
+            "purchased_at": start + (day * MICROSECONDS_A_DAY).astype("timedelta64[us]"),
+            "amount": np.maximum(np.round(amount, 2), 0.01),
+        },
+        schema=LOG_SCHEMA,
+    )
+
+
+def _refuse_to_replace(settings: Settings, replace: bool) -> None:
+    if replace or not (settings.data_dir / LOG_FILE).exists():
+        return
+    manifest = read_manifest(settings)
+    if manifest.kind == "imported":
+        raise DataError(
+            f"{settings.data_dir} holds {manifest.rows:,} purchases imported from "
+            f"{manifest.source}: add --replace to overwrite them"
+        )
+
+
+def _read_source(db: duckdb.DuckDBPyConnection, source: Path, mapping: ColumnMapping) -> None:
+    if not source.is_file():
+        raise DataError(f"{source} is no file")
+    if source.suffix.lower() in {".parquet", ".pq"}:
+        reader = f"SELECT * FROM read_parquet({literal(source)})"
+    else:
+        reader = (
+            f"SELECT * FROM read_csv({literal(source)}, header = true, all_varchar = true, "
+            "store_rejects = true, null_padding = false)"
+        )
+    try:
+        db.execute(f"CREATE TABLE source AS {reader}")
+    except duckdb.Error as error:
+        raise DataError(
+            f"{source} cannot be read as CSV (UTF-8) or Parquet: {str(error).splitlines()[0]}"
+        ) from error
+    found = [str(row[0]) for row in db.execute("DESCRIBE source").fetchall()]
+    wanted = (mapping.customer, mapping.date, mapping.amount)
+    if missing := [name for name in wanted if name not in found]:
+        raise DataError(
+            f"{source.name} has no column {', '.join(map(repr, missing))}; it has "
+            f"{', '.join(map(repr, found))}: name yours with --customer-column, --date-column and "
+            "--amount-column"
+        )
+
+
+def _judge_rows(db: duckdb.DuckDBPyConnection, mapping: ColumnMapping, keep: bool) -> None:
+    when = identifier(mapping.date)
+    if mapping.date_format:
+        when = f"try_strptime({when}::VARCHAR, {literal(mapping.date_format)})"
+    repeated = "false" if keep else "row_number() OVER (PARTITION BY source) > 1"
+    db.execute(f"""
+        CREATE TABLE judged AS
+        SELECT *, CASE
+            WHEN coalesce(customer_id, '') = '' THEN 'no customer'
+            WHEN purchased_at IS NULL OR NOT isfinite(purchased_at) THEN 'unreadable date'
+            WHEN amount IS NULL OR NOT isfinite(amount) THEN 'unreadable amount'
+            WHEN amount < 0 THEN 'negative amount'
+            WHEN repeated THEN 'repeated row'
+        END AS reason
+        FROM (
+            SELECT
+                trim({identifier(mapping.customer)}::VARCHAR) AS customer_id,
+                try_cast({when} AS TIMESTAMP) AS purchased_at,
+                try_cast({identifier(mapping.amount)} AS DOUBLE) AS amount,
+                {repeated} AS repeated,
+                source AS original
+            FROM source)
+    """)
+
+
+def _unreadable_lines(db: duckdb.DuckDBPyConnection) -> int:
+    """Lines that are no CSV record of the file's columns; DuckDB keeps them in a table."""
+    tables = {str(row[0]) for row in db.execute("SHOW TABLES").fetchall()}
+    if "reject_errors" not in tables:
+        return 0
+    query = "SELECT count(DISTINCT line) FROM reject_errors"
+    (lines,) = db.execute(query).fetchone() or (0,)
+    return int(lines)
+
+
+def _write_rejected(db: duckdb.DuckDBPyConnection, path: Path) -> dict[str, int]:
+    query = "SELECT reason, count(*) FROM judged WHERE reason IS NOT NULL GROUP BY 1 ORDER BY 1"
+    counts = {str(reason): int(rows) for reason, rows in db.execute(query).fetchall()}
+    rows = "SELECT reason, to_json(original) AS row FROM judged WHERE reason IS NOT NULL"
+    if lines := _unreadable_lines(db):
+        counts["unreadable line"] = lines
+        rows += " UNION ALL SELECT DISTINCT 'unreadable line', csv_line FROM reject_errors"
+    if counts:
+        db.execute(f"COPY ({rows} ORDER BY ALL) TO {literal(path)} (FORMAT csv, HEADER)")
+    else:
+        path.unlink(missing_ok=True)
+    return counts
+
+
+def _nothing_usable(
+    db: duckdb.DuckDBPyConnection, source: Path, mapping: ColumnMapping, rejected: dict[str, int]
+) -> str:
+    reasons = ", ".join(f"{rows:,} {reason}" for reason, rows in rejected.items())
+    row = db.execute("SELECT * FROM source LIMIT 1").fetchone()
+    message = f"{source.name} has no usable row ({reasons or 'the file is empty'})"
+    if "unreadable date" in rejected and row:
+        names = [str(column[0]) for column in db.execute("DESCRIBE source").fetchall()]
+        value = row[names.index(mapping.date)]
+        message += f"; a date reads {str(value)!r}: give its form, as in --date-format %d/%m/%Y"
+    return message
+
+
+def _write_manifest(
+    settings: Settings,
+    kind: Literal["simulated", "imported"],
+    source: str,
+    rejected: dict[str, int],
+) -> Manifest:
+    path = settings.data_dir / LOG_FILE
+    with connect(settings) as db:
+        rows, customers, oldest, newest = db.execute(
+            "SELECT count(*), count(DISTINCT customer_id), min(purchased_at), max(purchased_at) "
+            f"FROM read_parquet({literal(path)})"
+        ).fetchall()[0]
+        manifest = Manifest(
+            kind=kind,
+            source=source,
+            rows=rows,
+            rejected=rejected,
+            customers=customers,
+            oldest_event=oldest,
+            newest_event=newest,
+            fingerprint=_sha256(path),
+        )
+    partial = settings.data_manifest.with_suffix(".partial")
+    partial.write_text(manifest.model_dump_json(indent=2), encoding="utf-8")
+    partial.replace(settings.data_manifest)
+    return manifest
+
+
+def _sha256(path: Path) -> str:
+    digest = hashlib.sha256()
+    with path.open("rb") as file:
+        while block := file.read(2**20):
+            digest.update(block)
+    return digest.hexdigest()

@@ -1,0 +1,287 @@
+"""One training run: split by time, fit, evaluate, explain, export and log."""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+from datetime import datetime, timezone
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+import pandas as pd
+
+from . import data, features, lineage, model
+from .bundle import Bundle, Interval, Metadata, Scorer, write_bundle
+from .console import track
+from .evaluation import PRIMARY_METRIC, Outcomes, measure, paired_gain
+from .export import ExportError, estimator_scores, to_onnx
+from .holdout import BASELINE, ESTIMATOR, Holdout
+from .profiling import profile
+from .reports import write_reports
+from .schema import Signature
+from .settings import Settings
+from .tracking import Run, TrainingData, start_run
+
+BUNDLE_FOLDER = "bundle"
+REPORTS_FOLDER = "reports"
+HOLDOUT_FILE = "evaluation.parquet"
+MODEL_URI_FILE = "model_uri"
+LARGEST_ONNX_DIFFERENCE = 1e-4
+EXAMPLE_ROWS = 5
+SAMPLE_ROWS = 1_000
+
+
+class TrainingError(Exception):
+    """The data or the parameters do not allow a training run."""
+
+
+@dataclass(frozen=True)
+class TrainedModel:
+    """A trained model's folder: bundle, hold-out rows and reports."""
+
+    folder: Path
+    bundle: Bundle
+
+
+@dataclass(frozen=True)
+class Split:
+    """Rows in time: every development row's outcome was known before the hold-out begins."""
+
+    development: pd.DataFrame
+    holdout: pd.DataFrame
+
+    def folds(self, count: int) -> list[tuple[pd.DataFrame, pd.DataFrame]]:
+        """(past, rows) of up to ``count`` of the newest development times, oldest first."""
+        rows = self.development
+        pairs = []
+        for at in _times(rows)[-count:]:
+            past = rows[rows[features.TIMESTAMP] + data.HORIZON <= at]
+            if len(past):
+                pairs.append((past, rows[rows[features.TIMESTAMP] == at]))
+        return pairs
+
+
+@dataclass(frozen=True)
+class Plan:
+    """All that is fixed before a model is fitted."""
+
+    settings: Settings
+    parameters: dict[str, Any]
+    signature: Signature
+    split: Split
+    fingerprint: str
+    commit: str | None
+
+
+def train(settings: Settings) -> TrainedModel:
+    """Train, evaluate and log one model.
+
+    Raises:
+        DataError: there is no usable data.
+        TrainingError: the data or the parameters do not allow it.
+        ExportError: the model cannot be served as it was trained.
+    """
+    parameters = _parameters(settings)
+    features.build(settings)
+    plan = _plan(settings, parameters, features.training_frame(settings))
+    with start_run(settings, f"train-{settings.as_of:%Y%m%d}") as run:
+        _log_plan(run, plan)
+        _log_folds(run, plan)
+        return _fit_and_log(run, plan)
+
+
+def split_by_time(frame: pd.DataFrame, holdout_times: int) -> Split:
+    """Keep the newest example times for the hold-out.
+
+    Raises:
+        TrainingError: there are too few times, or no outcome was known before the hold-out.
+    """
+    times = _times(frame)
+    if len(times) < holdout_times + 1:
+        raise TrainingError(
+            f"{len(times)} example times are too few for a hold-out of {holdout_times}: add older "
+            "data or lower ML_HOLDOUT_TIMES"
+        )
+    first = times[-holdout_times]
+    known = frame[features.TIMESTAMP] + data.HORIZON <= first
+    if not known.any():
+        raise TrainingError(
+            f"no example's outcome was known before the hold-out begins at {first}: the example "
+            f"times must reach back more than the horizon of {data.HORIZON} (data.py)"
+        )
+    return Split(frame[known], frame[frame[features.TIMESTAMP] >= first])
+
+
+def _parameters(settings: Settings) -> dict[str, Any]:
+    if unknown := sorted(set(settings.model_parameters) - set(model.PARAMETERS)):
+        raise TrainingError(
+            f"unknown hyper-parameters {', '.join(unknown)}: model.py has "
+            f"{', '.join(model.PARAMETERS) or 'none'}"
+        )
+    return {**model.PARAMETERS, **settings.model_parameters}
+
+
+def _plan(settings: Settings, parameters: dict[str, Any], frame: pd.DataFrame) -> Plan:
+    outcomes = frame[data.LABEL]
+    if outcomes.isna().any():
+        raise TrainingError(
+            f"{int(outcomes.isna().sum()):,} examples have no {data.LABEL}: labels_at() in data.py "
+            "must leave them out"
+        )
+    classes = () if model.TASK == "regression" else tuple(sorted(outcomes.unique().tolist()))
+    return Plan(
+        settings=settings,
+        parameters=parameters,
+        signature=Signature(
+            task=model.TASK, label=data.LABEL, features=data.FEATURES, classes=classes
+        ),
+        split=split_by_time(frame, settings.holdout_times),
+        fingerprint=lineage.fingerprint(frame),
+        commit=lineage.git_commit(),
+    )
+
+
+def _log_plan(run: Run, plan: Plan) -> None:
+    development = plan.split.development
+    run.log_parameters(
+        {
+            **plan.parameters,
+            "seed": plan.settings.seed,
+            "rows_development": len(development),
+            "rows_holdout": len(plan.split.holdout),
+        }
+    )
+    run.log_tags(
+        {
+            "as_of": plan.settings.as_of.isoformat(),
+            "task": plan.signature.task,
+            "data_fingerprint": plan.fingerprint,
+            "git_commit": plan.commit or "unknown",
+        }
+    )
+    run.log_training_data(
+        TrainingData(
+            sample=development.drop(columns=data.KEY).head(SAMPLE_ROWS),
+            rows=len(development),
+            label=data.LABEL,
+            source=str(plan.settings.data_dir),
+            fingerprint=plan.fingerprint,
+        )
+    )
+
+
+def _log_folds(run: Run, plan: Plan) -> None:
+    """Measure the same estimator on earlier times, each fitted on that time's past alone."""
+    folds = plan.split.folds(plan.settings.folds)
+    for step, (past, rows) in enumerate(track(folds, "validating in time"), start=1):
+        fitted = _fit(model.estimator(plan.parameters, plan.settings.seed), plan.signature, past)
+        scores = estimator_scores(fitted, plan.signature, rows)
+        metrics = measure(plan.signature, _outcomes(rows), scores)
+        run.log_metrics({f"fold_{name}": value for name, value in metrics.items()}, step=step)
+
+
+def _fit_and_log(run: Run, plan: Plan) -> TrainedModel:
+    settings, signature, development = plan.settings, plan.signature, plan.split.development
+    fitted = _fit(model.estimator(plan.parameters, settings.seed), signature, development)
+    baseline = _fit(model.baseline(settings.seed), signature, development)
+    onnx = to_onnx(fitted, signature)
+    holdout = _judged_holdout(plan, fitted, baseline)
+    difference = _onnx_difference(onnx, signature, holdout)
+    metrics = measure(signature, holdout.outcomes, holdout.scores[ESTIMATOR])
+    baseline_metrics = measure(signature, holdout.outcomes, holdout.scores[BASELINE])
+    stored = holdout.sample(settings.evaluation_rows, settings.seed)
+    gain = paired_gain(
+        signature,
+        stored.outcomes,
+        stored.scores[ESTIMATOR],
+        stored.scores[BASELINE],
+        stored.clusters,
+        settings.bootstrap_resamples,
+        settings.seed,
+    )
+    bundle = Bundle(
+        model=onnx,
+        metadata=Metadata(
+            model_name=settings.model_name,
+            signature=signature,
+            created_at=datetime.now(timezone.utc),
+            as_of=settings.as_of,
+            estimator=type(fitted).__name__,
+            parameters=plan.parameters,
+            primary_metric=PRIMARY_METRIC[signature.task],
+            metrics=metrics,
+            baseline_metrics=baseline_metrics,
+            gain_over_baseline=gain,
+            onnx_difference=difference,
+            data_fingerprint=plan.fingerprint,
+            git_commit=plan.commit,
+            run=run.reference,
+            packages=lineage.package_versions(),
+        ),
+        profile=profile(signature, development),
+    )
+    folder = settings.models_dir / run.reference.id
+    write_bundle(folder / BUNDLE_FOLDER, bundle)
+    stored.write(folder / HOLDOUT_FILE)
+    write_reports(folder / REPORTS_FOLDER, signature, fitted, holdout, settings.seed)
+    run.log_metrics(_summary(metrics, baseline_metrics, gain, difference))
+    run.log_reports(folder / REPORTS_FOLDER)
+    if uri := run.log_model(folder, development[list(signature.names)].head(EXAMPLE_ROWS)):
+        (folder / MODEL_URI_FILE).write_text(uri, encoding="utf-8")
+    return TrainedModel(folder, bundle)
+
+
+def _fit(estimator: Any, signature: Signature, rows: pd.DataFrame) -> Any:
+    return estimator.fit(rows[list(signature.names)], _outcomes(rows))
+
+
+def _outcomes(rows: pd.DataFrame) -> Outcomes:
+    return rows[data.LABEL].to_numpy()
+
+
+def _judged_holdout(plan: Plan, fitted: Any, baseline: Any) -> Holdout:
+    rows = plan.split.holdout
+    _, clusters = np.unique(rows[data.KEY].cat.codes.to_numpy(), return_inverse=True)
+    return Holdout(
+        features=rows[list(plan.signature.names)],
+        outcomes=_outcomes(rows),
+        clusters=clusters.astype(np.int64),
+        scores={
+            ESTIMATOR: estimator_scores(fitted, plan.signature, rows),
+            BASELINE: estimator_scores(baseline, plan.signature, rows),
+        },
+    )
+
+
+def _onnx_difference(onnx: bytes, signature: Signature, holdout: Holdout) -> float:
+    """Largest difference between the export and the estimator, in probability.
+
+    In a regression: in standard deviations of the estimator's values.
+    """
+    exported = Scorer(onnx, signature).scores(signature.blocks(holdout.features))
+    own = holdout.scores[ESTIMATOR]
+    scale = (float(np.std(own)) or 1.0) if signature.task == "regression" else 1.0
+    difference = float(np.abs(exported - own).max()) / scale
+    if difference > LARGEST_ONNX_DIFFERENCE:
+        raise ExportError(
+            f"the ONNX export differs from the estimator by {difference:.2e} on the hold-out, more "
+            f"than {LARGEST_ONNX_DIFFERENCE:.0e}: it would not answer as it was evaluated"
+        )
+    return difference
+
+
+def _summary(
+    metrics: dict[str, float], baseline: dict[str, float], gain: Interval, difference: float
+) -> dict[str, float]:
+    return {
+        **metrics,
+        **{f"baseline_{name}": value for name, value in baseline.items()},
+        "gain_over_baseline": gain.estimate,
+        "gain_over_baseline_low": gain.low,
+        "gain_over_baseline_high": gain.high,
+        "onnx_difference": difference,
+    }
+
+
+def _times(frame: pd.DataFrame) -> list[pd.Timestamp]:
+    return sorted(frame[features.TIMESTAMP].unique())
