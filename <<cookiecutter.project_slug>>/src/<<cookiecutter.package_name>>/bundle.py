@@ -25,6 +25,7 @@ import numpy as np
 from numpy.typing import NDArray
 from pydantic import BaseModel, ConfigDict, Field, ValidationError
 
+from .errors import ProjectError
 from .schema import Blocks, Signature
 
 if TYPE_CHECKING:
@@ -37,7 +38,7 @@ CHECKSUM_FILE = "SHA256SUMS"
 CONTENT_FILES = (METADATA_FILE, MODEL_FILE, PROFILE_FILE)
 
 
-class BundleError(Exception):
+class BundleError(ProjectError):
     """A bundle is missing, incomplete or altered."""
 
 

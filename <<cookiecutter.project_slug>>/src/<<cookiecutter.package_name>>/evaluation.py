@@ -24,6 +24,7 @@ from sklearn.metrics import (
 
 from .bundle import Interval
 from .console import track
+from .errors import ProjectError
 from .schema import Signature, Task
 
 PRIMARY_METRIC: dict[Task, str] = {
@@ -33,12 +34,13 @@ PRIMARY_METRIC: dict[Task, str] = {
 }
 CALIBRATION_BINS = 10
 INTERVAL_LEVEL = 0.95
+LARGEST_ONNX_DIFFERENCE = 1e-4
 
 Floats = NDArray[np.floating[Any]]
 Outcomes = NDArray[Any]
 
 
-class EvaluationError(Exception):
+class EvaluationError(ProjectError):
     """The rows to evaluate on do not suffice."""
 
 
@@ -72,6 +74,15 @@ def primary_metric(
         predicted = np.asarray(signature.classes)[scores.argmax(axis=1)]
         return float(accuracy_score(outcomes, predicted, sample_weight=weights))
     return float(r2_score(outcomes, scores, sample_weight=weights))
+
+
+def onnx_difference(signature: Signature, exported: Floats, own: Floats) -> float:
+    """Largest difference between an export's and its estimator's scores, in probability.
+
+    In a regression: in standard deviations of the estimator's values.
+    """
+    scale = (float(np.std(own)) or 1.0) if signature.task == "regression" else 1.0
+    return float(np.abs(exported - own).max()) / scale
 
 
 def paired_gain(

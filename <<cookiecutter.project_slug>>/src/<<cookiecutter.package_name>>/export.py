@@ -14,10 +14,11 @@ from sklearn.base import BaseEstimator
 from sklearn.compose import ColumnTransformer
 from sklearn.pipeline import Pipeline
 
+from .errors import ProjectError
 from .schema import NUMBERS, STRINGS, Signature
 
 
-class ExportError(Exception):
+class ExportError(ProjectError):
     """The estimator cannot be exported, or its export does not agree with it."""
 
 

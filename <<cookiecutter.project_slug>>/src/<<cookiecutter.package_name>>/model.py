@@ -22,10 +22,10 @@ TASK: Task = "binary"
 
 PARAMETERS: dict[str, Any] = {
     "learning_rate": 0.05,
-    "max_iter": 150,
-    "max_leaf_nodes": 15,
-    "min_samples_leaf": 50,
-    "l2_regularization": 1.0,
+    "max_iter": 100,
+    "max_leaf_nodes": 6,
+    "min_samples_leaf": 100,
+    "l2_regularization": 5.0,
 }
 
 

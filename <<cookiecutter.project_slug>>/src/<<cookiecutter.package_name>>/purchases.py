@@ -20,6 +20,7 @@ from pydantic import BaseModel, ConfigDict
 
 from .console import track
 from .database import connect, identifier, literal, write_parquet
+from .errors import ProjectError
 from .settings import Settings
 
 LOG_FILE = "purchases.parquet"
@@ -32,7 +33,7 @@ LOG_SCHEMA = pa.schema(
 )
 
 
-class DataError(Exception):
+class DataError(ProjectError):
     """Data cannot be taken in or is missing; the message says what to change."""
 
 

@@ -13,7 +13,15 @@ import pandas as pd
 from . import data, features, lineage, model
 from .bundle import Bundle, Interval, Metadata, Scorer, write_bundle
 from .console import track
-from .evaluation import PRIMARY_METRIC, Outcomes, measure, paired_gain
+from .errors import ProjectError
+from .evaluation import (
+    LARGEST_ONNX_DIFFERENCE,
+    PRIMARY_METRIC,
+    Outcomes,
+    measure,
+    onnx_difference,
+    paired_gain,
+)
 from .export import ExportError, estimator_scores, to_onnx
 from .holdout import BASELINE, ESTIMATOR, Holdout
 from .profiling import profile
@@ -21,17 +29,13 @@ from .reports import write_reports
 from .schema import Signature
 from .settings import Settings
 from .tracking import Run, TrainingData, start_run
+from .trained_model import BUNDLE_FOLDER, EVALUATION_FILE, MODEL_URI_FILE, REPORTS_FOLDER
 
-BUNDLE_FOLDER = "bundle"
-REPORTS_FOLDER = "reports"
-HOLDOUT_FILE = "evaluation.parquet"
-MODEL_URI_FILE = "model_uri"
-LARGEST_ONNX_DIFFERENCE = 1e-4
 EXAMPLE_ROWS = 5
 SAMPLE_ROWS = 1_000
 
 
-class TrainingError(Exception):
+class TrainingError(ProjectError):
     """The data or the parameters do not allow a training run."""
 
 
@@ -186,7 +190,7 @@ def _fit_and_log(run: Run, plan: Plan) -> TrainedModel:
     baseline = _fit(model.baseline(settings.seed), signature, development)
     onnx = to_onnx(fitted, signature)
     holdout = _judged_holdout(plan, fitted, baseline)
-    difference = _onnx_difference(onnx, signature, holdout)
+    difference = _proven_difference(onnx, signature, holdout)
     metrics = measure(signature, holdout.outcomes, holdout.scores[ESTIMATOR])
     baseline_metrics = measure(signature, holdout.outcomes, holdout.scores[BASELINE])
     stored = holdout.sample(settings.evaluation_rows, settings.seed)
@@ -222,7 +226,7 @@ def _fit_and_log(run: Run, plan: Plan) -> TrainedModel:
     )
     folder = settings.models_dir / run.reference.id
     write_bundle(folder / BUNDLE_FOLDER, bundle)
-    stored.write(folder / HOLDOUT_FILE)
+    stored.write(folder / EVALUATION_FILE)
     write_reports(folder / REPORTS_FOLDER, signature, fitted, holdout, settings.seed)
     run.log_metrics(_summary(metrics, baseline_metrics, gain, difference))
     run.log_reports(folder / REPORTS_FOLDER)
@@ -253,15 +257,9 @@ def _judged_holdout(plan: Plan, fitted: Any, baseline: Any) -> Holdout:
     )
 
 
-def _onnx_difference(onnx: bytes, signature: Signature, holdout: Holdout) -> float:
-    """Largest difference between the export and the estimator, in probability.
-
-    In a regression: in standard deviations of the estimator's values.
-    """
+def _proven_difference(onnx: bytes, signature: Signature, holdout: Holdout) -> float:
     exported = Scorer(onnx, signature).scores(signature.blocks(holdout.features))
-    own = holdout.scores[ESTIMATOR]
-    scale = (float(np.std(own)) or 1.0) if signature.task == "regression" else 1.0
-    difference = float(np.abs(exported - own).max()) / scale
+    difference = onnx_difference(signature, exported, holdout.scores[ESTIMATOR])
     if difference > LARGEST_ONNX_DIFFERENCE:
         raise ExportError(
             f"the ONNX export differs from the estimator by {difference:.2e} on the hold-out, more "

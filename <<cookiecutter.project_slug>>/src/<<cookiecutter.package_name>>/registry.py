@@ -1,0 +1,310 @@
+"""The model registry: register, validate, promote, roll back, download, sync.
+
+Versions live in MLflow's registry. The alias ``staging`` is the newest registered version,
+``production`` is the one that the server answers with: one pointer, moved in one step.
+"""
+
+from __future__ import annotations
+
+import shutil
+import tempfile
+from collections.abc import Iterator
+from contextlib import contextmanager
+from dataclasses import dataclass
+from datetime import datetime, timezone
+from pathlib import Path
+from typing import Any
+
+from . import gate
+from .bundle import Bundle, read_bundle
+from .errors import ProjectError
+from .holdout import Holdout, read_holdout
+from .logged_model import BUNDLE_PATH, EVALUATION_PATH, log_model
+from .mlflow_client import connect, mlflow
+from .promotions import Action, Move, PromotionError, PromotionRecord, previous_versions
+from .served_models import add_version, write_aliases
+from .settings import Settings
+from .trained_model import BUNDLE_FOLDER, EVALUATION_FILE, MODEL_URI_FILE
+
+STAGING = "staging"
+PRODUCTION = "production"
+VERDICT_TAG = "verdict"
+VALIDATION_TAG = "validation"
+PASSED, FAILED = "passed", "failed"
+
+
+class RegistryError(ProjectError):
+    """The registry has no such version, or nothing to register."""
+
+
+@dataclass(frozen=True)
+class Version:
+    """A registered version as the registry shows it."""
+
+    number: str
+    aliases: tuple[str, ...]
+    created_at: datetime
+    tags: dict[str, str]
+
+    @property
+    def validation(self) -> str:
+        """``passed``, ``failed`` or ``not validated``."""
+        return self.tags.get(VALIDATION_TAG, "not validated")
+
+
+class Registry:
+    """One model's versions, aliases and moves."""
+
+    def __init__(self, settings: Settings) -> None:
+        self._settings = settings
+        self._name = settings.model_name
+        self._client: Any = connect(settings)
+
+    def register(self, folder: Path | None = None) -> Version:
+        """Make a version of a trained model and point ``staging`` at it.
+
+        Args:
+            folder: a trained model's folder; default: the newest one.
+
+        Raises:
+            RegistryError: there is no trained model.
+            BundleError: its bundle is not intact.
+        """
+        folder = folder or _newest_model(self._settings)
+        bundle = read_bundle(folder / BUNDLE_FOLDER)
+        try:
+            self._client.create_registered_model(self._name)
+        except mlflow.exceptions.MlflowException as error:
+            if error.error_code != "RESOURCE_ALREADY_EXISTS":
+                raise
+        created = mlflow.register_model(
+            _stored_model(folder), self._name, tags=_lineage_tags(bundle)
+        )
+        self._client.set_registered_model_alias(self._name, STAGING, created.version)
+        return self.version(str(created.version))
+
+    def versions(self) -> list[Version]:
+        """Every version, newest first."""
+        aliases = self._aliases()
+        found = self._client.search_model_versions(f"name = '{self._name}'", max_results=1_000)
+        versions = [_as_version(item, aliases) for item in found]
+        return sorted(versions, key=lambda version: int(version.number), reverse=True)
+
+    def version(self, reference: str) -> Version:
+        """A version by its number or by an alias.
+
+        Raises:
+            RegistryError: there is none, and which there are.
+        """
+        aliases = self._aliases()
+        number = aliases.get(reference, reference)
+        try:
+            return _as_version(self._client.get_model_version(self._name, number), aliases)
+        except mlflow.exceptions.MlflowException as error:
+            known = ", ".join(version.number for version in self.versions()) or "none"
+            raise RegistryError(
+                f"{self._name} has no version or alias {reference!r}; versions: {known}; aliases: "
+                f"{', '.join(sorted(aliases)) or 'none'}"
+            ) from error
+
+    def validate(self, reference: str = STAGING) -> gate.Verdict:
+        """Judge a version against the baseline and production and store the verdict on it."""
+        version = self.version(reference)
+        with self._files(version.number) as files:
+            candidate = read_bundle(files / BUNDLE_PATH)
+            holdout = read_holdout(files / EVALUATION_PATH, candidate.signature)
+        verdict = gate.judge(
+            self._settings, version.number, candidate, holdout, self._production(version.number)
+        )
+        for tag, value in (
+            (VERDICT_TAG, verdict.model_dump_json()),
+            (VALIDATION_TAG, PASSED if verdict.passed else FAILED),
+        ):
+            self._client.set_model_version_tag(self._name, version.number, tag, value)
+        return verdict
+
+    def promote(self, reference: str = STAGING, reason: str = "") -> Version:
+        """Point ``production`` at a version that passed the gate.
+
+        Raises:
+            PromotionError: it has no passed verdict against the present production version.
+        """
+        with self._moving() as record:
+            version = self.version(reference)
+            current = self._aliases().get(PRODUCTION)
+            if version.number == current:
+                raise PromotionError(f"version {current} is in production already")
+            _require_passed(version, current)
+            self._move(record, "promote", current, version.number, reason)
+        return self.version(version.number)
+
+    def rollback(self, reason: str = "") -> Version:
+        """Point ``production`` back at the version before; once more goes back one further.
+
+        Raises:
+            PromotionError: there is no version before, or production was moved by other means.
+        """
+        with self._moving() as record:
+            current = self._aliases().get(PRODUCTION)
+            earlier = previous_versions(record.moves())
+            if current is None or len(earlier) < 2:
+                raise PromotionError("there is no earlier production version to roll back to")
+            if earlier[-1] != current:
+                raise PromotionError(
+                    f"production is version {current}, but the record says {earlier[-1]}: it was "
+                    "moved by other means; promote the version you want"
+                )
+            self._move(record, "rollback", current, earlier[-2], reason)
+        return self.version(PRODUCTION)
+
+    def history(self) -> list[Move]:
+        """Every move of production, oldest first."""
+        return PromotionRecord(self._settings).moves()
+
+    def download(self, reference: str, destination: Path) -> Version:
+        """Copy a version's verified bundle into a new folder.
+
+        Raises:
+            RegistryError: the destination exists.
+            BundleError: the bundle is not intact.
+        """
+        if destination.exists():
+            raise RegistryError(f"{destination} exists: name a folder that is not there yet")
+        version = self.version(reference)
+        with self._files(version.number) as files:
+            read_bundle(files / BUNDLE_PATH)
+            destination.parent.mkdir(parents=True, exist_ok=True)
+            shutil.move(files / BUNDLE_PATH, destination)
+        return version
+
+    def sync(self) -> dict[str, str]:
+        """Bring every aliased version's bundle to the served folder, then the aliases.
+
+        Returns:
+            The aliases with their versions.
+
+        Raises:
+            BundleError: a bundle is not intact; the served aliases stay as they were.
+        """
+        aliases = self._aliases()
+        for number in sorted(set(aliases.values())):
+            with self._files(number) as files:
+                add_version(self._settings.served_dir, number, files / BUNDLE_PATH)
+        write_aliases(self._settings.served_dir, aliases)
+        return aliases
+
+    def bundle(self, reference: str) -> Bundle:
+        """A version's verified bundle."""
+        with self._files(self.version(reference).number) as files:
+            return read_bundle(files / BUNDLE_PATH)
+
+    def holdout(self, reference: str) -> Holdout:
+        """The hold-out rows that were stored with a version."""
+        with self._files(self.version(reference).number) as files:
+            signature = read_bundle(files / BUNDLE_PATH).signature
+            return read_holdout(files / EVALUATION_PATH, signature)
+
+    @contextmanager
+    def _moving(self) -> Iterator[PromotionRecord]:
+        record = PromotionRecord(self._settings)
+        with record.locked():
+            self._settle_interrupted(record)
+            yield record
+
+    def _settle_interrupted(self, record: PromotionRecord) -> None:
+        for move in record.moves():
+            if move.state == "intended":
+                record.settle(move.id, done=self._aliases().get(PRODUCTION) == move.to_version)
+
+    def _move(
+        self, record: PromotionRecord, action: Action, current: str | None, to: str, reason: str
+    ) -> None:
+        number = record.intend(action, current, to, reason)
+        try:
+            self._client.set_registered_model_alias(self._name, PRODUCTION, to)
+        except mlflow.exceptions.MlflowException:
+            record.settle(number, done=False)
+            raise
+        record.settle(number, done=True)
+
+    def _aliases(self) -> dict[str, str]:
+        try:
+            aliases = self._client.get_registered_model(self._name).aliases
+        except mlflow.exceptions.MlflowException as error:
+            if error.error_code == "RESOURCE_DOES_NOT_EXIST":
+                return {}
+            raise
+        return {str(alias): str(number) for alias, number in aliases.items()}
+
+    def _production(self, candidate: str) -> tuple[str, Bundle] | None:
+        current = self._aliases().get(PRODUCTION)
+        if current is None or current == candidate:
+            return None
+        return current, self.bundle(current)
+
+    @contextmanager
+    def _files(self, number: str) -> Iterator[Path]:
+        with tempfile.TemporaryDirectory(prefix="model-") as folder:
+            uri = f"models:/{self._name}/{number}"
+            yield Path(mlflow.artifacts.download_artifacts(uri, dst_path=folder))
+
+
+def _require_passed(version: Version, current: str | None) -> None:
+    if version.validation != PASSED:
+        raise PromotionError(
+            f"version {version.number} is {version.validation}: `registry validate "
+            f"{version.number}` must pass first"
+        )
+    verdict = gate.Verdict.model_validate_json(version.tags[VERDICT_TAG])
+    if verdict.production != current:
+        raise PromotionError(
+            f"version {version.number} was judged against production "
+            f"{verdict.production or 'none'}, which is {current or 'none'} by now: validate it "
+            "again"
+        )
+
+
+def _stored_model(folder: Path) -> str:
+    """The model's address in the registry's store; where the tracker is not MLflow, store it."""
+    path = folder / MODEL_URI_FILE
+    if path.exists():
+        return path.read_text(encoding="utf-8")
+    example = read_holdout(
+        folder / EVALUATION_FILE, read_bundle(folder / BUNDLE_FOLDER).signature
+    ).features
+    return log_model(folder, example)
+
+
+def _newest_model(settings: Settings) -> Path:
+    bundles = settings.models_dir.glob(f"*/{BUNDLE_FOLDER}")
+    folders = sorted((bundle.parent for bundle in bundles), key=lambda path: path.stat().st_mtime)
+    if not folders:
+        raise RegistryError(f"no trained model in {settings.models_dir}: run `train` first")
+    return folders[-1]
+
+
+def _lineage_tags(bundle: Bundle) -> dict[str, str]:
+    metadata = bundle.metadata
+    tags = {
+        "task": metadata.signature.task,
+        "as_of": metadata.as_of.isoformat(),
+        "data_fingerprint": metadata.data_fingerprint,
+        "git_commit": metadata.git_commit or "unknown",
+        metadata.primary_metric: f"{metadata.metrics[metadata.primary_metric]:.4f}",
+        "gain_over_baseline": str(metadata.gain_over_baseline),
+    }
+    if metadata.run is not None:
+        tags["run_tracker"] = metadata.run.tracker
+        tags["run_id"] = metadata.run.id
+        tags["run_url"] = metadata.run.url or ""
+    return tags
+
+
+def _as_version(item: Any, aliases: dict[str, str]) -> Version:
+    number = str(item.version)
+    return Version(
+        number=number,
+        aliases=tuple(sorted(alias for alias, named in aliases.items() if named == number)),
+        created_at=datetime.fromtimestamp(item.creation_timestamp / 1_000, timezone.utc),
+        tags={str(name): str(value) for name, value in item.tags.items()},
+    )
