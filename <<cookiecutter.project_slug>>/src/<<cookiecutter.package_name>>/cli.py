@@ -5,7 +5,7 @@ from __future__ import annotations
 import json
 import sys
 import time
-from datetime import date, datetime
+from datetime import datetime
 from pathlib import Path
 from typing import TYPE_CHECKING, Annotated
 
@@ -15,7 +15,7 @@ from rich.table import Table
 
 from .console import err, out
 from .errors import ProjectError
-from .settings import Settings
+from .settings import Settings, environment_file
 
 if TYPE_CHECKING:
     from .bundle import Metadata
@@ -40,6 +40,12 @@ def describe() -> None:
     """From data to a served model: data, features, training, registry, server."""
 
 
+@app.command("settings")
+def show_settings() -> None:
+    """Print every setting with its default, in the form of a .env file."""
+    out.print(environment_file(), end="", markup=False)
+
+
 @data_commands.command("simulate")
 def data_simulate(
     customers: Annotated[int, typer.Option(min=10, help="About ten purchases each.")] = 5_000,
@@ -55,7 +61,7 @@ def data_simulate(
     """
     from .purchases import simulate
 
-    _print_manifest(simulate(Settings(), customers, seed, date.fromordinal(until.toordinal()), replace))
+    _print_manifest(simulate(Settings(), customers, seed, until.date(), replace))
 
 
 @data_commands.command("import")

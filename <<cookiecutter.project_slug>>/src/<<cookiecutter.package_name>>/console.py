@@ -10,8 +10,12 @@ from rich.progress import BarColumn, MofNCompleteColumn, Progress, TextColumn, T
 
 Item = TypeVar("Item")
 
+WIDTH_WITHOUT_TERMINAL = 120
+
 out = Console(highlight=False, soft_wrap=True)
 err = Console(stderr=True, highlight=False, soft_wrap=True)
+if not out.is_terminal:
+    out.width = WIDTH_WITHOUT_TERMINAL
 
 
 def track(items: Sequence[Item], description: str) -> Iterable[Item]:

@@ -35,6 +35,7 @@ PRIMARY_METRIC: dict[Task, str] = {
 CALIBRATION_BINS = 10
 INTERVAL_LEVEL = 0.95
 LARGEST_ONNX_DIFFERENCE = 1e-4
+LEAST_USABLE_RESAMPLES = 0.9
 
 Floats = NDArray[np.floating[Any]]
 Outcomes = NDArray[Any]
@@ -125,7 +126,7 @@ def paired_gain(
         weights = random.multinomial(count, share)[clusters]
         draws.append(_or_nan(lambda weights=weights: gain(weights)))  # type: ignore[misc]
     known = np.asarray(draws)[np.isfinite(draws)]
-    if known.size < resamples / 2:
+    if known.size < resamples * LEAST_USABLE_RESAMPLES:
         raise EvaluationError(
             f"only {known.size} of {resamples} resamples of the hold-out hold every class: more "
             "rows are needed (ML_HOLDOUT_TIMES)"

@@ -42,8 +42,8 @@ def to_onnx(estimator: BaseEstimator, signature: Signature) -> bytes:
             graph = convert_sklearn(estimator, initial_types=inputs, options=options)
     except Exception as error:
         raise ExportError(
-            f"{type(estimator).__name__} cannot be exported to ONNX: {error}; choose an estimator "
-            "that skl2onnx supports in model.py"
+            f"{type(estimator).__name__} cannot be exported to ONNX ({str(error).splitlines()[0]}): "
+            "choose an estimator that skl2onnx supports in model.py"
         ) from error
     if by_column:
         _take_blocks(graph, signature)
@@ -69,7 +69,10 @@ def _selects_columns(estimator: BaseEstimator) -> bool:
 
 
 def _take_blocks(graph: onnx.ModelProto, signature: Signature) -> None:
-    """Put splits in front, so that the graph reads a block instead of one input a feature."""
+    """Pick columns in front, so that the graph reads a block instead of one input a feature.
+
+    Gather means the same in every version of the operators; skl2onnx takes the oldest that does.
+    """
     blocks = (
         (NUMBERS, signature.number_names, onnx.TensorProto.FLOAT),
         (STRINGS, signature.string_names, onnx.TensorProto.STRING),
@@ -80,9 +83,9 @@ def _take_blocks(graph: onnx.ModelProto, signature: Signature) -> None:
             continue
         shape = [None, len(names)]
         graph.graph.input.append(onnx.helper.make_tensor_value_info(block, element, shape))
-        if len(names) == 1:
-            node = onnx.helper.make_node("Identity", [block], names)
-        else:
-            node = onnx.helper.make_node("Split", [block], names, axis=1, num_outputs=len(names))
-        graph.graph.node.insert(0, node)
+        for index, name in enumerate(names):
+            position = onnx.numpy_helper.from_array(np.array([index]), f"{block}/{index}")
+            graph.graph.initializer.append(position)
+            node = onnx.helper.make_node("Gather", [block, position.name], [name], axis=1)
+            graph.graph.node.insert(0, node)
     onnx.checker.check_model(graph)

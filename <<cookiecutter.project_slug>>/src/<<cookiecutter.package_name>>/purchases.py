@@ -136,7 +136,7 @@ def import_log(
     with connect(settings) as db:
         _read_source(db, source, mapping)
         _judge_rows(db, mapping, keep_duplicates)
-        rejected = _write_rejected(db, settings.data_dir / REJECTED_FILE)
+        rejected = _count_rejected(db)
         if not db.execute("SELECT 1 FROM judged WHERE reason IS NULL LIMIT 1").fetchone():
             raise DataError(_nothing_usable(db, source, mapping, rejected))
         query = (
@@ -144,6 +144,7 @@ def import_log(
             "ORDER BY customer_id, purchased_at, amount"
         )
         write_parquet(db, query, settings.data_dir / LOG_FILE)
+        _write_rejected(db, settings.data_dir / REJECTED_FILE, rejected)
     return _write_manifest(settings, "imported", source.name, rejected)
 
 
@@ -241,7 +242,7 @@ def _judge_rows(db: duckdb.DuckDBPyConnection, mapping: ColumnMapping, keep: boo
         FROM (
             SELECT
                 trim({identifier(mapping.customer)}::VARCHAR) AS customer_id,
-                try_cast({when} AS TIMESTAMP) AS purchased_at,
+                try_cast(try_cast({when} AS TIMESTAMPTZ) AS TIMESTAMP) AS purchased_at,
                 try_cast({identifier(mapping.amount)} AS DOUBLE) AS amount,
                 {repeated} AS repeated,
                 source AS original
@@ -249,28 +250,30 @@ def _judge_rows(db: duckdb.DuckDBPyConnection, mapping: ColumnMapping, keep: boo
     """)
 
 
-def _unreadable_lines(db: duckdb.DuckDBPyConnection) -> int:
-    """Lines that are no CSV record of the file's columns; DuckDB keeps them in a table."""
-    tables = {str(row[0]) for row in db.execute("SHOW TABLES").fetchall()}
-    if "reject_errors" not in tables:
-        return 0
-    query = "SELECT count(DISTINCT line) FROM reject_errors"
-    (lines,) = db.execute(query).fetchone() or (0,)
-    return int(lines)
-
-
-def _write_rejected(db: duckdb.DuckDBPyConnection, path: Path) -> dict[str, int]:
+def _count_rejected(db: duckdb.DuckDBPyConnection) -> dict[str, int]:
     query = "SELECT reason, count(*) FROM judged WHERE reason IS NOT NULL GROUP BY 1 ORDER BY 1"
     counts = {str(reason): int(rows) for reason, rows in db.execute(query).fetchall()}
-    rows = "SELECT reason, to_json(original) AS row FROM judged WHERE reason IS NOT NULL"
-    if lines := _unreadable_lines(db):
-        counts["unreadable line"] = lines
-        rows += " UNION ALL SELECT DISTINCT 'unreadable line', csv_line FROM reject_errors"
-    if counts:
-        db.execute(f"COPY ({rows} ORDER BY ALL) TO {literal(path)} (FORMAT csv, HEADER)")
-    else:
-        path.unlink(missing_ok=True)
+    if _keeps_unreadable_lines(db):
+        query = "SELECT count(DISTINCT line) FROM reject_errors"
+        (lines,) = db.execute(query).fetchone() or (0,)
+        if lines:
+            counts["unreadable line"] = int(lines)
     return counts
+
+
+def _keeps_unreadable_lines(db: duckdb.DuckDBPyConnection) -> bool:
+    """Whether DuckDB's table of lines that are no record of the file exists: after CSV only."""
+    return ("reject_errors",) in db.execute("SHOW TABLES").fetchall()
+
+
+def _write_rejected(db: duckdb.DuckDBPyConnection, path: Path, rejected: dict[str, int]) -> None:
+    path.unlink(missing_ok=True)
+    if not rejected:
+        return
+    rows = "SELECT reason, to_json(original)::VARCHAR AS row FROM judged WHERE reason IS NOT NULL"
+    if _keeps_unreadable_lines(db):
+        rows += " UNION ALL SELECT DISTINCT 'unreadable line', csv_line FROM reject_errors"
+    db.execute(f"COPY ({rows} ORDER BY ALL) TO {literal(path)} (FORMAT csv, HEADER)")
 
 
 def _nothing_usable(

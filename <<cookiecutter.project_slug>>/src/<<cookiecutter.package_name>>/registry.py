@@ -77,8 +77,13 @@ class Registry:
         except mlflow.exceptions.MlflowException as error:
             if error.error_code != "RESOURCE_ALREADY_EXISTS":
                 raise
-        created = mlflow.register_model(
-            _stored_model(folder), self._name, tags=_lineage_tags(bundle)
+        stored = self._client.get_logged_model(_stored_model(folder).removeprefix("models:/"))
+        created = self._client.create_model_version(
+            self._name,
+            source=stored.artifact_location,
+            run_id=stored.source_run_id,
+            model_id=stored.model_id,
+            tags=_lineage_tags(bundle),
         )
         self._client.set_registered_model_alias(self._name, STAGING, created.version)
         return self.version(str(created.version))

@@ -7,6 +7,7 @@ of the file ``.env``. ``.env.example`` lists them all. Only MLflow's address kee
 from __future__ import annotations
 
 import json
+import textwrap
 from datetime import datetime, timezone
 from pathlib import Path
 
@@ -137,3 +138,18 @@ class Settings(BaseSettings):
     def promotions_uri(self) -> str:
         """The database of the promotion lock and audit record."""
         return self.promotion_database or f"sqlite:///{self.home.resolve() / 'promotions.db'}"
+
+
+def environment_file() -> str:
+    """Every setting as a commented line of a ``.env`` file, with its default."""
+    lines = ["# Every setting with its default; copy to .env and uncomment what should differ."]
+    for name, field in Settings.model_fields.items():
+        alias = field.validation_alias
+        variable = (
+            str(alias.choices[0]) if isinstance(alias, AliasChoices) else f"ML_{name.upper()}"
+        )
+        default = field.get_default()
+        value = "" if default is None else json.dumps(default) if default == {} else str(default)
+        lines += ["", *textwrap.wrap(f"# {field.description}", 98, subsequent_indent="# ")]
+        lines.append(f"# {variable}={value}")
+    return "\n".join(lines) + "\n"

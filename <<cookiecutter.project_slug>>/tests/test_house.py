@@ -1,0 +1,49 @@
+"""The plan of the package: what may import what."""
+
+from __future__ import annotations
+
+import ast
+from graphlib import TopologicalSorter
+from pathlib import Path
+
+import <<cookiecutter.package_name>>
+
+SOURCE = Path(<<cookiecutter.package_name>>.__file__).parent
+SERVER_MAY_IMPORT = {"bundle", "console", "errors", "schema", "served_models", "settings"}
+GROUND = {"errors", "console", "settings", "schema"}
+
+
+def imports() -> dict[str, set[str]]:
+    """Each room (module, or sub-package) with the rooms that it imports, anywhere in its code."""
+    rooms: dict[str, set[str]] = {}
+    for path in SOURCE.rglob("*.py"):
+        parts = path.relative_to(SOURCE).with_suffix("").parts
+        room = rooms.setdefault(parts[0], set())
+        for node in ast.walk(ast.parse(path.read_text(encoding="utf-8"))):
+            if not isinstance(node, ast.ImportFrom) or node.level != len(parts):
+                continue
+            names = [node.module] if node.module else [alias.name for alias in node.names]
+            room.update(name.partition(".")[0] for name in names)
+    return {room: found - {room} for room, found in rooms.items()}
+
+
+def test_no_circle() -> None:
+    order = list(TopologicalSorter(imports()).static_order())
+    assert order.index("settings") < order.index("training") < order.index("cli")
+
+
+def test_the_server_imports_nothing_of_the_training() -> None:
+    assert imports()["serving"] <= SERVER_MAY_IMPORT
+
+
+def test_the_ground_floor_imports_only_itself() -> None:
+    for room in GROUND:
+        assert imports()[room] <= GROUND
+
+
+def test_modules_import_each_other_relatively() -> None:
+    name = <<cookiecutter.package_name>>.__name__
+    for path in SOURCE.rglob("*.py"):
+        for node in ast.walk(ast.parse(path.read_text(encoding="utf-8"))):
+            if isinstance(node, ast.ImportFrom) and node.module and not node.level:
+                assert node.module.partition(".")[0] != name, path
