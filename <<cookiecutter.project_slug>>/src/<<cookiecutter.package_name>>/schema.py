@@ -14,6 +14,7 @@ ClassLabel = int | str
 
 NUMBERS = "numbers"
 STRINGS = "strings"
+ANSWER_FIELDS = ("prediction", "confidence")
 Blocks = dict[str, NDArray[Any]]
 
 
@@ -56,10 +57,14 @@ class Signature(BaseModel):
             raise ValueError(f"features are named twice: {', '.join(repeated)}")
         if self.label in names:
             raise ValueError(f"the label {self.label!r} is also a feature: the model would see it")
+        if taken := [name for name in ANSWER_FIELDS if name in names]:
+            raise ValueError(f"{taken[0]!r} is a field of the answer: rename the feature")
         if (self.task == "regression") != (not self.classes):
             raise ValueError(f"a {self.task} task cannot have the classes {self.classes}")
         if self.task == "binary" and len(self.classes) != 2:
             raise ValueError(f"a binary task needs two classes, not {self.classes}")
+        if len(set(self.classes)) < len(self.classes) or len(set(map(type, self.classes))) > 1:
+            raise ValueError(f"classes must differ and be of one type, not {self.classes}")
         return self
 
     @property

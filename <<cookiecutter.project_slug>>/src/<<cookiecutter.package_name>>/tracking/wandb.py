@@ -1,0 +1,176 @@
+"""Tracking with Weights & Biases: files on this machine by default, the service by ``WANDB_MODE``.
+
+Offline runs lie in ``wandb/`` of the home folder; ``wandb sync FOLDER`` uploads one later.
+"""
+
+from __future__ import annotations
+
+import os
+from collections.abc import Iterator, Mapping
+from contextlib import contextmanager
+from pathlib import Path
+from typing import TYPE_CHECKING, Any, Literal
+
+from pydantic import SecretStr
+from pydantic_settings import BaseSettings, SettingsConfigDict
+
+from ..bundle import RunReference, read_bundle
+from ..errors import ProjectError
+from ..settings import Settings
+from ..trained_model import BUNDLE_FOLDER, EVALUATION_FILE
+from . import Run, Scalar, TrainingData
+
+if TYPE_CHECKING:
+    import pandas as pd
+
+# The library and the process that it starts read this when they start.
+os.environ["WANDB_ERROR_REPORTING"] = "false"
+
+import wandb
+
+STEP = "step"
+ANSWER_SECONDS = 15
+EXAMPLE_ROWS = 5
+
+
+class WandbSettings(BaseSettings):
+    """What W&B documents, under the names that it documents, also from ``.env``."""
+
+    model_config = SettingsConfigDict(
+        env_prefix="WANDB_", env_file=".env", env_ignore_empty=True, extra="ignore", frozen=True
+    )
+
+    mode: Literal["offline", "online"] = "offline"
+    api_key: SecretStr | None = None
+    base_url: str | None = None
+    entity: str | None = None
+    project: str | None = None
+
+
+@contextmanager
+def start_run(settings: Settings, name: str) -> Iterator[Run]:
+    """Open a W&B run of the project; an exception inside marks it as failed.
+
+    Raises:
+        ProjectError: the run shall be online and there is no API key, or the service refuses it or
+            does not answer.
+    """
+    with _init(settings, WandbSettings(), name) as run:
+        folder = Path(run.settings.sync_dir)
+        address = folder.as_uri() if run.offline else run.url
+        reference = RunReference(tracker="wandb", id=run.id, url=address)
+        yield WandbRun(reference, run, settings.model_name)
+
+
+def _init(settings: Settings, own: WandbSettings, name: str) -> Any:
+    if own.mode == "online" and own.api_key is None:
+        raise ProjectError(
+            "WANDB_MODE=online needs WANDB_API_KEY: set it, or leave WANDB_MODE out to keep the "
+            "run on this machine and upload it later with `wandb sync`"
+        )
+    folder = settings.home.resolve() / "wandb"
+    for kind in ("artifact", "cache", "config", "data"):
+        os.environ[f"WANDB_{kind.upper()}_DIR"] = str(folder / kind)
+    folder.mkdir(parents=True, exist_ok=True)
+    chosen = {
+        "mode": own.mode,
+        "api_key": own.api_key.get_secret_value() if own.api_key else None,
+        "base_url": own.base_url,
+        "entity": own.entity,
+        "project": own.project or settings.model_name,
+        "run_name": name,
+        "root_dir": str(folder.parent),
+    }
+    wished = wandb.Settings(
+        **{key: value for key, value in chosen.items() if value is not None},
+        console="off",
+        disable_git=True,
+        init_timeout=ANSWER_SECONDS,
+        reinit="create_new",
+        save_code=False,
+        silent=True,
+        x_disable_machine_info=True,
+    )
+    try:
+        return wandb.init(settings=wished)
+    except wandb.errors.Error as error:
+        raise ProjectError(
+            f"W&B does not take the run ({error}): check WANDB_API_KEY and the network, or leave "
+            "WANDB_MODE out to keep the run on this machine"
+        ) from error
+
+
+class WandbRun:
+    """A W&B run."""
+
+    def __init__(self, reference: RunReference, run: Any, model_name: str) -> None:
+        self.reference = reference
+        self._run = run
+        self._model_name = model_name
+
+    def log_parameters(self, parameters: Mapping[str, Scalar]) -> None:
+        """Record what was chosen before the training."""
+        self._run.config.update(dict(parameters))
+
+    def log_metrics(self, metrics: Mapping[str, float], step: int | None = None) -> None:
+        """Record what was measured; ``step`` numbers the validation fold."""
+        if step is None:
+            self._run.log(dict(metrics))
+            return
+        # W&B's own step may only grow, and drops what comes late.
+        for metric in metrics:
+            self._run.define_metric(metric, step_metric=STEP, step_sync=False)
+        self._run.log({STEP: step, **metrics})
+
+    def log_tags(self, tags: Mapping[str, str]) -> None:
+        """Record lineage, such as the data's fingerprint and the git commit, as ``lineage``."""
+        lineage = {**self._run.config.get("lineage", {}), **tags}
+        self._run.config.update({"lineage": lineage}, allow_val_change=True)
+
+    def log_training_data(self, data: TrainingData) -> None:
+        """Record which data set the run was trained on, as an artifact with a few of its rows."""
+        artifact = wandb.Artifact(
+            f"{self._model_name}-data",
+            type="dataset",
+            metadata={
+                "rows": data.rows,
+                "label": data.label,
+                "source": data.source,
+                "fingerprint": data.fingerprint,
+            },
+        )
+        artifact.add(wandb.Table(dataframe=data.sample), "sample")
+        self._run.log_artifact(artifact)
+
+    def log_reports(self, folder: Path) -> None:
+        """Store the pictures (PNG) and tables (CSV) of a folder, to look at and as files."""
+        import pandas as pd
+
+        pictures = {f"reports/{p.stem}": wandb.Image(str(p)) for p in sorted(folder.glob("*.png"))}
+        tables = {
+            f"reports/{path.stem}": wandb.Table(dataframe=pd.read_csv(path))
+            for path in sorted(folder.glob("*.csv"))
+        }
+        self._run.log({**pictures, **tables})
+        artifact = wandb.Artifact(f"{self._model_name}-reports", type="reports")
+        for path in sorted(folder.iterdir()):
+            artifact.add_file(str(path))
+        self._run.log_artifact(artifact)
+
+    def log_model(self, folder: Path, input_example: pd.DataFrame) -> None:
+        """Store a trained model's folder as an artifact; the registry takes it from the folder.
+
+        Raises:
+            BundleError: the bundle is not intact.
+        """
+        metadata = read_bundle(folder / BUNDLE_FOLDER).metadata
+        artifact = wandb.Artifact(
+            self._model_name, type="model", metadata=metadata.model_dump(mode="json")
+        )
+        for path in sorted((folder / BUNDLE_FOLDER).iterdir()):
+            artifact.add_file(str(path), f"{BUNDLE_FOLDER}/{path.name}")
+        artifact.add_file(str(folder / EVALUATION_FILE))
+        example = input_example[list(metadata.signature.names)].head(EXAMPLE_ROWS)
+        with artifact.new_file("input_example.json") as file:
+            file.write(example.to_json(orient="split", index=False))
+        self._run.log_artifact(artifact)
