@@ -1,0 +1,51 @@
+# Every target works with Python, make and git alone: the tools come into .venv by pip.
+PYTHON ?= python3
+TRACKER ?= mlflow
+BIN := .venv/bin
+DEMO := build/demo/$(TRACKER)
+PYTEST := $(BIN)/pytest --numprocesses auto
+
+.DEFAULT_GOAL := help
+.PHONY: help setup demo test test-all lint questions refresh clean
+
+help: ## Show the targets
+	@awk -F ':.*## ' '/^[a-z-]+:.*## / {printf "  make %-10s %s\n", $$1, $$2}' $(MAKEFILE_LIST)
+
+setup: .venv/.installed ## Make .venv with the template's own tools, pinned
+
+demo: .venv/.installed ## Generate a project into build/demo and run its whole loop (TRACKER=mlflow or wandb)
+	@case $(TRACKER) in mlflow|wandb) ;; *) echo "TRACKER=$(TRACKER) is refused: it has to be mlflow or wandb, for example TRACKER=wandb"; exit 2;; esac
+	rm -rf $(DEMO)
+	$(BIN)/cookiecutter . --no-input --default-config --output-dir $(DEMO) tracker=$(TRACKER)
+	$(MAKE) -C $(DEMO)/purchase-prediction demo
+
+test: lint ## Check the template's own code, both generators and the rendered projects' own tests
+	$(PYTEST)
+
+test-all: lint ## The same with the long tests: every option, every supported Python
+	$(PYTEST) -m ''
+
+lint: .venv/.installed ## Check style, types and the template's marks
+	$(BIN)/ruff check .
+	$(BIN)/ruff format --check .
+	$(BIN)/mypy
+	$(BIN)/python scripts/lint_template.py
+
+questions: .venv/.installed ## Write copier.yml from cookiecutter.json and the rules in hooks/
+	$(BIN)/python scripts/copier_questions.py
+
+refresh: .venv/.installed ## Take the newest versions into both constraints.txt
+	$(BIN)/python scripts/refresh_constraints.py --upgrade
+	$(BIN)/python scripts/copier_questions.py
+
+clean: ## Remove the environment, generated projects and caches
+	rm -rf .venv build .mypy_cache .pytest_cache .ruff_cache
+
+.venv/.installed: pyproject.toml constraints.txt
+	@$(PYTHON) -c 'import sys; sys.exit(sys.version_info < (3, 10))' \
+		|| { echo "Python 3.10 or newer is needed, $$($(PYTHON) --version) was found: make $(MAKECMDGOALS) PYTHON=/path/to/python"; exit 1; }
+	@$(PYTHON) -m venv .venv \
+		|| { echo "Python's module venv does not work: on Debian and Ubuntu, apt-get install python3-venv"; exit 1; }
+	$(BIN)/python -m pip install --quiet --disable-pip-version-check --constraint constraints.txt uv
+	$(BIN)/uv pip install --quiet --python $(BIN)/python --constraint constraints.txt --group dev
+	@touch $@
