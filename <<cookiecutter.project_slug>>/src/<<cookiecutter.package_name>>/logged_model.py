@@ -189,7 +189,7 @@ def _scores_to_columns(scores: str, signature: Signature, operators: int) -> lis
 
 
 def _operator_version(model: onnx.ModelProto) -> int:
-    return max(opset.version for opset in model.opset_import if opset.domain in ("", "ai.onnx"))
+    return int(max(o.version for o in model.opset_import if o.domain in ("", "ai.onnx")))
 
 
 def _outputs(signature: Signature) -> list[Any]:

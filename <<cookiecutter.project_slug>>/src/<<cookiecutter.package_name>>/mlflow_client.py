@@ -8,8 +8,11 @@ from __future__ import annotations
 
 import logging
 import os
+import shutil
 from collections.abc import Iterator
-from contextlib import contextmanager
+from contextlib import contextmanager, suppress
+from pathlib import Path
+from tempfile import TemporaryDirectory
 from typing import Any
 
 from .errors import ProjectError
@@ -47,8 +50,8 @@ def connect(settings: Settings) -> Any:
     kept = ("MLFLOW_TRACKING_URI", "MLFLOW_EXPERIMENT_ID", *FIRST_REQUEST)
     with _environment_restored(kept):
         os.environ.update(FIRST_REQUEST)
-        if _is_database(uri):
-            settings.home.mkdir(parents=True, exist_ok=True)
+        if not settings.mlflow_tracking_uri:
+            _create_database(Path(uri.removeprefix("sqlite:///")))
         mlflow.set_tracking_uri(uri)
         client = mlflow.MlflowClient()
         try:
@@ -64,6 +67,22 @@ def connect(settings: Settings) -> Any:
             ) from error
         mlflow.set_experiment(experiment_id=experiment)
     return client
+
+
+def _create_database(path: Path) -> None:
+    """Make MLflow's tables aside and put the file in place in one step.
+
+    MLflow itself leaves a broken file when two processes make it at once, or one is stopped.
+    """
+    if path.exists():
+        return
+    path.parent.mkdir(parents=True, exist_ok=True)
+    with TemporaryDirectory(prefix=".mlflow-", dir=path.parent) as folder:
+        made, closed = Path(folder) / "made.db", Path(folder) / "closed.db"
+        mlflow.MlflowClient(f"sqlite:///{made}").search_experiments()
+        shutil.copy(made, closed)
+        with suppress(FileExistsError):  # another process was quicker: its file is as good
+            os.link(closed, path)
 
 
 def _experiment_id(client: Any, settings: Settings) -> Any:

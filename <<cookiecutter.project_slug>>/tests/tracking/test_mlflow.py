@@ -21,7 +21,7 @@ from <<cookiecutter.package_name>>.bundle import RunReference, read_bundle
 from <<cookiecutter.package_name>>.logged_model import BUNDLE_PATH, EVALUATION_PATH
 from <<cookiecutter.package_name>>.mlflow_client import connect, mlflow
 from <<cookiecutter.package_name>>.settings import Settings
-from <<cookiecutter.package_name>>.tracking import start_run
+from <<cookiecutter.package_name>>.tracking import start_run, where_to_look
 
 from ..trained import Trained
 from .recorded_run import (
@@ -125,8 +125,12 @@ def test_the_address_opens_the_run_of_a_server(recorded: Recorded) -> None:
     if server:
         page = f"/#/experiments/{info.experiment_id}/runs/{info.run_id}"
         assert recorded.reference.url == server + page
+        assert where_to_look(recorded.settings) == server
     else:
         assert recorded.reference.url is None
+        assert where_to_look(recorded.settings) == (
+            f"mlflow ui --backend-store-uri sqlite:///{recorded.settings.home / 'mlflow.db'}"
+        )
 
 
 def test_every_parameter_is_there(recorded: Recorded) -> None:

@@ -1,7 +1,9 @@
 from __future__ import annotations
 
+import glob
 import json
 import os
+import shlex
 import socket
 import struct
 import subprocess
@@ -21,7 +23,7 @@ from wandb.proto.wandb_internal_pb2 import Record
 from <<cookiecutter.package_name>>.bundle import RunReference, read_bundle
 from <<cookiecutter.package_name>>.errors import ProjectError
 from <<cookiecutter.package_name>>.settings import Settings
-from <<cookiecutter.package_name>>.tracking import start_run
+from <<cookiecutter.package_name>>.tracking import start_run, where_to_look
 from <<cookiecutter.package_name>>.tracking import wandb as tracker
 
 from ..trained import Trained
@@ -154,6 +156,9 @@ def test_the_run_is_finished_and_named(recorded: Recorded) -> None:
 def test_the_address_is_the_folder_to_sync(recorded: Recorded) -> None:
     (folder,) = (recorded.settings.home / "wandb").glob("offline-run-*")
     assert recorded.reference.url == folder.as_uri()
+    (command, verb, found) = shlex.split(where_to_look(recorded.settings))
+    assert (command, verb) == ("wandb", "sync")
+    assert glob.glob(found) == [str(folder)]  # noqa: PTH207
 
 
 def test_every_parameter_is_there(recorded: Recorded) -> None:

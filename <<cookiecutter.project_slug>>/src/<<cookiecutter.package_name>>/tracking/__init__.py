@@ -12,6 +12,7 @@ from collections.abc import Iterator, Mapping
 from contextlib import contextmanager
 from dataclasses import dataclass
 from pathlib import Path
+from types import ModuleType
 from typing import TYPE_CHECKING, Protocol
 
 from ..settings import Settings
@@ -73,12 +74,20 @@ def start_run(settings: Settings, name: str) -> Iterator[Run]:
     Raises:
         RuntimeError: the package holds no tracker, or several.
     """
+    with _tracker().start_run(settings, name) as run:
+        yield run
+
+
+def where_to_look(settings: Settings) -> str:
+    """The command or the address that shows the runs."""
+    return str(_tracker().where_to_look(settings))
+
+
+def _tracker() -> ModuleType:
     modules = sorted(module.name for module in pkgutil.iter_modules(__path__))
     if len(modules) != 1:
         raise RuntimeError(
             f"{__name__} must hold exactly one tracker's module and holds "
             f"{', '.join(modules) or 'none'}: remove the others"
         )
-    tracker = importlib.import_module(f"{__name__}.{modules[0]}")
-    with tracker.start_run(settings, name) as run:
-        yield run
+    return importlib.import_module(f"{__name__}.{modules[0]}")

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import shlex
 import warnings
 from collections.abc import Iterator, Mapping
 from contextlib import contextmanager
@@ -31,12 +32,19 @@ def start_run(settings: Settings, name: str) -> Iterator[Run]:
     connect(settings)
     with mlflow.start_run(run_name=name) as run:
         address = None
-        if settings.tracking_uri.startswith(("http://", "https://")):
+        if _is_server(settings):
             server = settings.tracking_uri.rstrip("/")
             address = f"{server}/#/experiments/{run.info.experiment_id}/runs/{run.info.run_id}"
         yield MlflowRun(
             RunReference(tracker="mlflow", id=run.info.run_id, url=address), settings.model_name
         )
+
+
+def where_to_look(settings: Settings) -> str:
+    """MLflow's user interface: the server's address, or the command that starts one."""
+    if _is_server(settings):
+        return settings.tracking_uri
+    return f"mlflow ui --backend-store-uri {shlex.quote(settings.tracking_uri)}"
 
 
 class MlflowRun:
@@ -85,3 +93,7 @@ class MlflowRun:
     def log_model(self, folder: Path, input_example: pd.DataFrame) -> str:
         """Store a trained model's folder as an MLflow model; returns its address."""
         return log_model(folder, input_example)
+
+
+def _is_server(settings: Settings) -> bool:
+    return settings.tracking_uri.startswith(("http://", "https://"))

@@ -6,6 +6,7 @@ Offline runs lie in ``wandb/`` of the home folder; ``wandb sync FOLDER`` uploads
 from __future__ import annotations
 
 import os
+import shlex
 from collections.abc import Iterator, Mapping
 from contextlib import contextmanager
 from pathlib import Path
@@ -62,13 +63,29 @@ def start_run(settings: Settings, name: str) -> Iterator[Run]:
         yield WandbRun(reference, run, settings.model_name)
 
 
+def where_to_look(settings: Settings) -> str:
+    """The W&B project, or the command that uploads the offline runs to it."""
+    own = WandbSettings()
+    if own.mode == "online":
+        return f"the W&B project {_project(settings, own)}"
+    return f"wandb sync {shlex.quote(str(_folder(settings)))}/offline-run-*"
+
+
+def _folder(settings: Settings) -> Path:
+    return settings.home.resolve() / "wandb"
+
+
+def _project(settings: Settings, own: WandbSettings) -> str:
+    return own.project or settings.model_name
+
+
 def _init(settings: Settings, own: WandbSettings, name: str) -> Any:
     if own.mode == "online" and own.api_key is None:
         raise ProjectError(
             "WANDB_MODE=online needs WANDB_API_KEY: set it, or leave WANDB_MODE out to keep the "
             "run on this machine and upload it later with `wandb sync`"
         )
-    folder = settings.home.resolve() / "wandb"
+    folder = _folder(settings)
     for kind in ("artifact", "cache", "config", "data"):
         os.environ[f"WANDB_{kind.upper()}_DIR"] = str(folder / kind)
     folder.mkdir(parents=True, exist_ok=True)
@@ -77,7 +94,7 @@ def _init(settings: Settings, own: WandbSettings, name: str) -> Any:
         "api_key": own.api_key.get_secret_value() if own.api_key else None,
         "base_url": own.base_url,
         "entity": own.entity,
-        "project": own.project or settings.model_name,
+        "project": _project(settings, own),
         "run_name": name,
         "root_dir": str(folder.parent),
     }
