@@ -18,12 +18,14 @@ import shutil
 import tempfile
 from collections.abc import Iterable
 from datetime import datetime
+from itertools import pairwise
+from math import inf
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 import numpy as np
 from numpy.typing import NDArray
-from pydantic import BaseModel, ConfigDict, Field, ValidationError
+from pydantic import BaseModel, ConfigDict, Field, ValidationError, model_validator
 
 from .errors import ProjectError
 from .schema import Blocks, Signature
@@ -55,7 +57,7 @@ class RunReference(BaseModel):
 class Interval(BaseModel):
     """A confidence interval of a paired difference."""
 
-    model_config = ConfigDict(frozen=True)
+    model_config = ConfigDict(frozen=True, ser_json_inf_nan="strings")
 
     estimate: float
     low: float
@@ -67,9 +69,9 @@ class Interval(BaseModel):
 
 
 class Metadata(BaseModel):
-    """Where a model comes from and how it did."""
+    """Where a model comes from and how it did; a metric that is not defined is NaN."""
 
-    model_config = ConfigDict(frozen=True)
+    model_config = ConfigDict(frozen=True, ser_json_inf_nan="strings")
 
     model_name: str
     signature: Signature
@@ -95,6 +97,14 @@ class NumberProfile(BaseModel):
 
     edges: tuple[float, ...]
     counts: tuple[int, ...]
+
+    @model_validator(mode="after")
+    def _check(self) -> NumberProfile:
+        if not all(low < high for low, high in pairwise((-inf, *self.edges, inf))):
+            raise ValueError(f"edges must be finite and rise, not {self.edges}")
+        if len(self.counts) != len(self.edges) + 1:
+            raise ValueError(f"{len(self.edges)} edges need one count more, not {self.counts}")
+        return self
 
 
 class StringProfile(BaseModel):
@@ -216,14 +226,12 @@ def read_bundle(folder: Path) -> Bundle:
 def _verified(folder: Path) -> dict[str, bytes]:
     try:
         contents = {name: (folder / name).read_bytes() for name in CONTENT_FILES}
-        listed = (folder / CHECKSUM_FILE).read_text(encoding="ascii")
+        listed = (folder / CHECKSUM_FILE).read_bytes()
     except OSError as error:
         raise BundleError(f"{folder} is no complete bundle: {error}") from error
-    expected = "".join(_checksum_line(name, contents[name]) for name in CONTENT_FILES)
-    if listed != expected:
-        altered = [
-            name for name in CONTENT_FILES if _checksum_line(name, contents[name]) not in listed
-        ]
+    expected = {name: _checksum_line(name, contents[name]).encode() for name in CONTENT_FILES}
+    if listed != b"".join(expected.values()):
+        altered = [name for name, line in expected.items() if line not in listed]
         raise BundleError(
             f"{folder} does not match its {CHECKSUM_FILE} "
             f"({', '.join(altered) or CHECKSUM_FILE} was altered): download it again"

@@ -10,6 +10,7 @@ from __future__ import annotations
 
 import json
 import os
+import re
 import shutil
 import tempfile
 from collections.abc import Mapping
@@ -19,13 +20,15 @@ from .bundle import Bundle, BundleError, read_bundle
 
 ALIASES_FILE = "aliases.json"
 VERSIONS_FOLDER = "versions"
+PRODUCTION = "production"
+VERSION_NAME = re.compile(r"[A-Za-z0-9][A-Za-z0-9._-]*")
 
 
 def read_aliases(served: Path) -> dict[str, str]:
     """Which version each alias names; empty before the first sync.
 
     Raises:
-        BundleError: the file is not a JSON object of strings.
+        BundleError: the file cannot be read or is not a JSON object of strings.
     """
     path = served / ALIASES_FILE
     try:
@@ -34,6 +37,8 @@ def read_aliases(served: Path) -> dict[str, str]:
         return {}
     except ValueError as error:
         raise BundleError(f"{path} is not JSON ({error}): run `registry sync` again") from error
+    except OSError as error:
+        raise BundleError(f"{path} cannot be read: {error}") from error
     if not isinstance(content, dict) or not all(isinstance(v, str) for v in content.values()):
         raise BundleError(f'{path} must look like {{"production": "3"}}: run `registry sync` again')
     return content
@@ -52,7 +57,13 @@ def write_aliases(served: Path, aliases: Mapping[str, str]) -> None:
 
 
 def version_folder(served: Path, version: str) -> Path:
-    """Where a version's bundle lies."""
+    """Where a version's bundle lies.
+
+    Raises:
+        BundleError: the version's name would lead out of the folder.
+    """
+    if not VERSION_NAME.fullmatch(version):
+        raise BundleError(f"{version!r} is no version: a version looks like 3")
     return served / VERSIONS_FOLDER / version
 
 
@@ -74,15 +85,16 @@ def add_version(served: Path, version: str, source: Path) -> bool:
         else:
             return False
     target.parent.mkdir(parents=True, exist_ok=True)
-    staging = Path(tempfile.mkdtemp(prefix=".incoming-", dir=target.parent))
-    try:
-        shutil.copytree(source, staging, dirs_exist_ok=True)
-        read_bundle(staging)
-        staging.chmod(0o755)
-        staging.rename(target)
-    except BaseException:
-        shutil.rmtree(staging)
-        raise
+    with tempfile.TemporaryDirectory(prefix=".incoming-", dir=target.parent) as incoming:
+        staged = Path(incoming) / target.name
+        shutil.copytree(source, staged, copy_function=shutil.copyfile)
+        staged.chmod(0o755)
+        read_bundle(staged)
+        try:
+            staged.rename(target)
+        except OSError:
+            read_bundle(target)  # another sync may have been faster
+            return False
     return True
 
 
