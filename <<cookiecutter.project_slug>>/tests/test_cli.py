@@ -47,9 +47,8 @@ def test_from_data_to_the_served_folder(home: Path) -> None:
     assert json.loads((home / "copy" / "metadata.json").read_text())["parameters"]["max_iter"] == 20
 
 
-def test_a_gate_that_fails_has_an_exit_code_of_its_own(
-    home: Path, monkeypatch: pytest.MonkeyPatch
-) -> None:
+@pytest.mark.usefixtures("home")
+def test_a_gate_that_fails_has_an_exit_code_of_its_own(monkeypatch: pytest.MonkeyPatch) -> None:
     run("data", "simulate", "--customers", "300")
     run("train", "--param", "max_iter=1")
     run("registry", "register")
@@ -106,6 +105,6 @@ def test_a_malformed_parameter_is_refused() -> None:
     assert "must look like name=value" in result.output
 
 
-def test_no_version_yet_says_what_to_run(home: Path) -> None:
+@pytest.mark.usefixtures("home")
+def test_no_version_yet_says_what_to_run() -> None:
     assert "has no version yet" in run("registry", "list").output
-    assert home.exists()

@@ -1,6 +1,7 @@
 from __future__ import annotations
 
 from datetime import datetime, timedelta
+from itertools import pairwise
 from pathlib import Path
 from typing import Any
 
@@ -109,7 +110,7 @@ def test_every_label_window_ends_by_now(settings: Settings) -> None:
     times = data.example_times(settings)
     assert len(times) == data.MOST_EXAMPLE_TIMES
     assert max(times) + data.HORIZON <= settings.as_of
-    assert all(b - a >= data.HORIZON for a, b in zip(times, times[1:], strict=False))
+    assert all(b - a >= data.HORIZON for a, b in pairwise(times))
 
 
 def test_an_earlier_now_gives_earlier_examples(settings: Settings) -> None:

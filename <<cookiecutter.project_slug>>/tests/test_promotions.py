@@ -8,6 +8,7 @@ from pathlib import Path
 
 import pytest
 
+from <<cookiecutter.package_name>> import promotions
 from <<cookiecutter.package_name>>.promotions import (
     Action,
     PromotionError,
@@ -97,7 +98,7 @@ def test_a_killed_holder_lets_go(settings: Settings) -> None:
 
 
 def test_waiting_too_long_says_why(settings: Settings, monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setattr("<<cookiecutter.package_name>>.promotions.LOCK_SECONDS", 0.2)
+    monkeypatch.setattr(promotions, "LOCK_SECONDS", 0.2)
     with (
         PromotionRecord(settings).locked(),
         pytest.raises(PromotionError, match="another promotion holds the lock"),

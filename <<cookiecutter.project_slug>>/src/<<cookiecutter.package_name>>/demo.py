@@ -24,7 +24,8 @@ from rich.table import Table
 from .console import out
 from .errors import ProjectError
 from .features import known_keys, latest
-from .registry import PRODUCTION, Registry
+from .registry import Registry
+from .served_models import PRODUCTION
 from .settings import PACKAGE, Settings
 from .tracking import where_to_look
 
@@ -160,7 +161,7 @@ def _summarize(
         "time": f"{seconds:.0f} s",
     }
     width = max(map(len, lines))
-    for name, value in lines.items():
+    for name, line in lines.items():
         out.print(f"[bold]{name:<{width}}[/]  ", end="")
-        out.print(str(value), markup=False)
+        out.print(str(line), markup=False)
     out.print("\nnext: edit data.py and model.py for your own problem; README.md says how")

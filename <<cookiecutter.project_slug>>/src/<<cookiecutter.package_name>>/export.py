@@ -41,8 +41,9 @@ def to_onnx(estimator: BaseEstimator, signature: Signature) -> bytes:
             warnings.simplefilter("ignore")
             graph = convert_sklearn(estimator, initial_types=inputs, options=options)
     except Exception as error:
+        reason = str(error).splitlines()[0]
         raise ExportError(
-            f"{type(estimator).__name__} cannot be exported to ONNX ({str(error).splitlines()[0]}): "
+            f"{type(estimator).__name__} cannot be exported to ONNX ({reason}): "
             "choose an estimator that skl2onnx supports in model.py"
         ) from error
     if by_column:

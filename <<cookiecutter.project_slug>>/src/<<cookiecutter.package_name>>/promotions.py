@@ -66,7 +66,9 @@ class PromotionRecord:
         self._uri = settings.promotions_uri
         settings.home.mkdir(parents=True, exist_ok=True)
         self._engine = sa.create_engine(self._uri)
-        metadata.create_all(self._engine)
+        if not sa.inspect(self._engine).has_table(promotions.name):
+            with self.locked():
+                metadata.create_all(self._engine)
 
     @contextmanager
     def locked(self) -> Iterator[None]:

@@ -22,12 +22,11 @@ from .holdout import Holdout, read_holdout
 from .logged_model import BUNDLE_PATH, EVALUATION_PATH, log_model
 from .mlflow_client import connect, mlflow
 from .promotions import Action, Move, PromotionError, PromotionRecord, previous_versions
-from .served_models import add_version, write_aliases
+from .served_models import PRODUCTION, add_version, write_aliases
 from .settings import Settings
 from .trained_model import BUNDLE_FOLDER, EVALUATION_FILE, MODEL_URI_FILE
 
 STAGING = "staging"
-PRODUCTION = "production"
 VERDICT_TAG = "verdict"
 VALIDATION_TAG = "validation"
 PASSED, FAILED = "passed", "failed"

@@ -263,8 +263,8 @@ def _proven_difference(onnx: bytes, signature: Signature, holdout: Holdout) -> f
     if difference > LARGEST_ONNX_DIFFERENCE:
         raise ExportError(
             f"the ONNX export differs from the estimator by {difference:.2e} on the hold-out, more "
-            f"than {LARGEST_ONNX_DIFFERENCE:.0e}: it would not answer as it was evaluated; trees on "
-            "scaled inputs do that, since a rounding moves rows across a split"
+            f"than {LARGEST_ONNX_DIFFERENCE:.0e}: it would not answer as it was evaluated. Trees "
+            "on scaled inputs do that, since a rounding moves rows across a split"
         )
     return difference
 
