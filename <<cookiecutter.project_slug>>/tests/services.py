@@ -9,7 +9,7 @@ import pytest
 
 
 def require_program(name: str) -> str:
-    """The program's path; without it the test is skipped, or fails where REQUIRE_SERVICES is set."""
+    """The program's path; without it the test skips, or fails where REQUIRE_SERVICES is set."""
     path = shutil.which(name)
     if path is not None:
         return path

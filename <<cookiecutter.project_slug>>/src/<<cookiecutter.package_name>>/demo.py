@@ -164,4 +164,7 @@ def _summarize(
     for name, line in lines.items():
         out.print(f"[bold]{name:<{width}}[/]  ", end="")
         out.print(str(line), markup=False)
-    out.print("\nnext: edit data.py and model.py for your own problem; README.md says how")
+    out.print(
+        "\nnext: `source .venv/bin/activate` brings the commands onto your path; README.md says how "
+        "to import your own data and which two files to edit for another problem"
+    )

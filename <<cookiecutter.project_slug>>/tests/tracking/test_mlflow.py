@@ -129,6 +129,7 @@ def test_the_address_opens_the_run_of_a_server(recorded: Recorded) -> None:
     else:
         assert recorded.reference.url is None
         assert where_to_look(recorded.settings) == (
+            "MLFLOW_DISABLE_TELEMETRY=true "
             f"mlflow ui --backend-store-uri sqlite:///{recorded.settings.home / 'mlflow.db'}"
         )
 

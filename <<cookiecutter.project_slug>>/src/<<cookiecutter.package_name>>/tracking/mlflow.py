@@ -44,7 +44,8 @@ def where_to_look(settings: Settings) -> str:
     """MLflow's user interface: the server's address, or the command that starts one."""
     if _is_server(settings):
         return settings.tracking_uri
-    return f"mlflow ui --backend-store-uri {shlex.quote(settings.tracking_uri)}"
+    store = shlex.quote(settings.tracking_uri)
+    return f"MLFLOW_DISABLE_TELEMETRY=true mlflow ui --backend-store-uri {store}"
 
 
 class MlflowRun:
