@@ -34,7 +34,7 @@ CONTEXT = r"""<< cookiecutter | tojson >>"""
 ANSWERS_FILE = ".copier-answers.yml"
 FIRST_COMMIT_VARIABLE = "TEMPLATE_FIRST_COMMIT"
 REQUIRED_FILES = (ANSWERS_FILE, "LICENSE", "Makefile", "README.md", "constraints.txt")
-LEFT_OVER_MARK = re.compile("[<][<%#]")
+LEFT_OVER_MARK = re.compile("[<][%#<]")
 # Git's own hooks set these; they would point the commands below at another repository.
 GIT_LOCATIONS = ("GIT_DIR", "GIT_WORK_TREE", "GIT_INDEX_FILE", "GIT_PREFIX")
 
@@ -173,7 +173,7 @@ def toml_problem(text: str) -> str | None:
         try:
             tomllib.loads(text)
         except tomllib.TOMLDecodeError as error:
-            line = re.search(r"line (\d+)", str(error))
+            line = re.search(r"line (\d+)", str(error))  # absent where the text ends too early
             return f"{line.group(1) if line else len(text.splitlines())}: {error}"
     return None
 

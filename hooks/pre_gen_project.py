@@ -18,7 +18,7 @@ CONTEXT = r"""<< cookiecutter | tojson >>"""
 
 LONGEST_NAME = 30
 # A match of this breaks a TOML or YAML string, a line, or a later rendering of the template.
-UNSAFE = r'["\\\x00-\x1f\x7f-\x9f\u2028\u2029\ud800-\udfff\ufeff\ufffe\uffff]|[<][<%#]|^\s|\s\Z'
+UNSAFE = r'["\\\x00-\x1f\x7f-\x9f\u2028\u2029\ud800-\udfff\ufeff\ufffe\uffff]|[<][%#<]|^\s|\s\Z'
 
 
 @dataclass(frozen=True)
@@ -102,23 +102,23 @@ contourpy copy copyreg coreweave_evaluations cprofile crypt cryptography csv cty
 cycler dask databricks databricks_sdk dataclasses datetime dateutil dbm decimal def defusedxml del
 deprecation difflib dill dis dist distro distutils dmypy docker docs docstring_parser doctest dotenv
 dsl_compile duckdb dynaconf elif else email encodings ensurepip enum errno evidently except
-exceptiongroup execnet f2py faker false fastapi faulthandler fcntl feast feast_mcp filecmp fileinput
-filelock finally flask flask_cors flatbuffers fnmatch fonttools for formulaic fractions from
-frozenlist fsspec ftplib functools gc genericpath getopt getpass gettext git gitdb gitpython glob
-global google google_api_core google_auth google_cloud_core google_cloud_storage google_crc32c
-google_resumable_media googleapis_common_protos graphene graphlib graphql graphql_core graphql_relay
-greenlet greenlet_stubs grp gunicorn gunicornc gzip h11 hashlib heapq hiredis hmac homes html http
-httpcore httpcore2 httptools httpx httpx2 httpx2_jsfetch huey huey_consumer humanfriendly ibis
-ibis_framework idlelib idna if imaplib imghdr imp import importlib importlib_metadata in iniconfig
-inspect interface_meta io ipaddress is iterative_telemetry itertools itsdangerous jinja2 joblib json
-jupyterlab_plotly jwt keyword kfp kfp_kubernetes kfp_pipeline_spec kfp_server_api kiwisolver
-kubernetes lambda lib2to3 librt linecache litestar litestar_htmx locale locket logging lpt0 lpt1
-lpt2 lpt3 lpt4 lpt5 lpt6 lpt7 lpt8 lpt9 lzma mailbox mailcap mako mako_render markdown_it
-markdown_it_py markupsafe marshal match math matplotlib mdurl mimetypes ml_dtypes mlflow
-mlflow_skinny mlflow_tracing mmap mmh3 modulefinder mpl_toolkits mpmath msgspec msilib msvcrt
-multidict multipart multiprocessing mypy mypy_extensions mypyc narwhals netrc nis nltk nntplib none
-nonlocal normalizer not nt ntpath nturl2path nul numbers numpy numpy_config oauthlib onnx
-onnxruntime onnxruntime_test opcode opentelemetry opentelemetry_api opentelemetry_proto
+exceptiongroup execnet f2py faker false fastapi fastapi_offline faulthandler fcntl feast feast_mcp
+filecmp fileinput filelock finally flask flask_cors flatbuffers fnmatch fonttools for formulaic
+fractions from frozenlist fsspec ftplib functools gc genericpath getopt getpass gettext git gitdb
+gitpython glob global google google_api_core google_auth google_cloud_core google_cloud_storage
+google_crc32c google_resumable_media googleapis_common_protos graphene graphlib graphql graphql_core
+graphql_relay greenlet greenlet_stubs grp gunicorn gunicornc gzip h11 hashlib heapq hiredis hmac
+homes html http httpcore httpcore2 httptools httpx httpx2 httpx2_jsfetch huey huey_consumer
+humanfriendly ibis ibis_framework idlelib idna if imaplib imghdr imp import importlib
+importlib_metadata in iniconfig inspect interface_meta io ipaddress is iterative_telemetry itertools
+itsdangerous jinja2 joblib json jupyterlab_plotly jwt keyword kfp kfp_kubernetes kfp_pipeline_spec
+kfp_server_api kiwisolver kubernetes lambda lib2to3 librt linecache litestar litestar_htmx locale
+locket logging lpt0 lpt1 lpt2 lpt3 lpt4 lpt5 lpt6 lpt7 lpt8 lpt9 lzma mailbox mailcap mako
+mako_render markdown_it markdown_it_py markupsafe marshal match math matplotlib mdurl mimetypes
+ml_dtypes mlflow mlflow_skinny mlflow_tracing mmap mmh3 modulefinder mpl_toolkits mpmath msgspec
+msilib msvcrt multidict multipart multiprocessing mypy mypy_extensions mypyc narwhals netrc nis nltk
+nntplib none nonlocal normalizer not nt ntpath nturl2path nul numbers numpy numpy_config oauthlib
+onnx onnxruntime onnxruntime_test opcode opentelemetry opentelemetry_api opentelemetry_proto
 opentelemetry_sdk operator optparse or os ossaudiodev packaging pandas pandas_stubs parsy partd pass
 pathlib pathspec patsy pdb pickle pickletools pil pillow pip pip3 pipes pkgutil platform
 platformdirs plistlib plotly pluggy polyfactory poplib posix posixpath pprint prettytable prn

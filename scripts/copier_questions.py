@@ -60,7 +60,7 @@ def visible(definition: Mapping[str, Any]) -> list[str]:
 def settings(definition: dict[str, Any]) -> dict[str, Any]:
     """How copier renders: the same marks and the same tree as cookiecutter, and nothing trusted."""
     return {
-        "_min_copier_version": "9.10.0",
+        "_min_copier_version": "9.16.0",
         "_subdirectory": "<% raw %><<cookiecutter.project_slug>><% endraw %>",
         "_templates_suffix": "",
         "_envops": {**definition["_jinja2_env_vars"], "undefined": "jinja2.StrictUndefined"},

@@ -43,6 +43,9 @@ def main() -> int:
 
 def lint(root: Path) -> Iterator[str]:
     """Problems of a template repository, as ``file:line: reason``."""
+    for path in sorted((root / "hooks").glob("*.py")):
+        for problem in syntax_problems(path.read_text(encoding="utf-8")):
+            yield f"hooks/{path.name}:{problem}"
     for path in repository_files(root):
         if path.relative_to(root).parts[0] == TEMPLATE_NAME:
             name = path.relative_to(root / TEMPLATE_NAME).as_posix()

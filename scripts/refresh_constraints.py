@@ -155,7 +155,7 @@ def pinned_name(line: str) -> str:
 
 def pinned_names(pins: str) -> list[str]:
     """The distributions' names in a text of constraints."""
-    return [pinned_name(line) for line in pins.splitlines() if "==" in line]
+    return [pinned_name(line) for line in pins.splitlines() if line not in ONLY_WANDB]
 
 
 def installed_names(scratch: Path, requirements: Path) -> list[str]:
