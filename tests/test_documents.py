@@ -1,0 +1,116 @@
+"""What the documents say is so: their commands run, their links lead somewhere, one version."""
+
+from __future__ import annotations
+
+import re
+import sys
+from pathlib import Path
+
+import pytest
+import yaml
+
+from processes import git, run
+from projects import BIN, ROOT, RenderedProject, snapshot
+
+if sys.version_info >= (3, 11):
+    import tomllib
+
+DOCUMENTS = [ROOT / "README.md", *sorted((ROOT / "docs").glob("*.md"))]
+# Commands that another test runs, by the test that does.
+RUN_ELSEWHERE = {
+    "make demo": "test_rendered_suites.py: both trackers, in a fresh clone",
+    "make test": "this very run",
+}
+# Commands that no test runs, with the reason.
+NOT_RUN = {
+    "pipx install cookiecutter": "installs for the user; the tests have their own",
+    "pipx install copier": "installs for the user; the tests have their own",
+    'copier copy "$PWD/ml-template" shop-returns': "asks on a terminal; run with --defaults",
+}
+
+
+def blocks(document: Path) -> list[list[str]]:
+    """The commands of each shell block of a document."""
+    text = document.read_text(encoding="utf-8")
+    found = re.findall(r"^```(?:bash|sh|shell|console)\n(.*?)^```", text, re.MULTILINE | re.DOTALL)
+    return [block.splitlines() for block in found]
+
+
+BLOCKS = {
+    f"{document.name}-{number}": block
+    for document in DOCUMENTS
+    for number, block in enumerate(blocks(document), 1)
+}
+ALL_COMMANDS = {command for block in BLOCKS.values() for command in block}
+
+
+@pytest.mark.parametrize("block", BLOCKS.values(), ids=BLOCKS)
+def test_the_commands_run(block: list[str], tmp_path: Path) -> None:
+    snapshot(tmp_path / "ml-template")
+    commands = [command for command in block if command not in NOT_RUN.keys() | RUN_ELSEWHERE]
+    for command in commands:
+        # A person who is asked answers with the return key.
+        run(
+            *("sh", "-c", command),
+            cwd=tmp_path,
+            env={"PATH": f"{BIN}:/usr/bin:/bin"},
+            text_in="\n" * 20,
+        )
+    if commands:
+        [project] = {path.parent for path in tmp_path.glob("*/.copier-answers.yml")}
+        assert "tracker" in RenderedProject(project).answers
+
+
+def test_commands_that_are_not_run_are_few_and_still_there() -> None:
+    assert NOT_RUN.keys() <= ALL_COMMANDS
+    assert RUN_ELSEWHERE.keys() <= ALL_COMMANDS
+    assert len(NOT_RUN) == 3
+
+
+def test_the_targets_named_in_documents_exist() -> None:
+    makefile = (ROOT / "Makefile").read_text(encoding="utf-8")
+    targets = set(re.findall(r"^([a-z-]+):", makefile, re.MULTILINE))
+    for document in DOCUMENTS:
+        named = set(re.findall(r"`make ([a-z-]+)", document.read_text(encoding="utf-8")))
+        assert named <= targets, document
+
+
+def test_every_target_is_in_the_help() -> None:
+    makefile = (ROOT / "Makefile").read_text(encoding="utf-8")
+    targets = set(re.findall(r"^([a-z-]+):", makefile, re.MULTILINE))
+    listing = run("make", "help", cwd=ROOT).stdout
+    assert set(re.findall(r"^  make ([a-z-]+) +\S", listing, re.MULTILINE)) == targets
+
+
+def test_links_lead_to_files() -> None:
+    for document in DOCUMENTS:
+        text = document.read_text(encoding="utf-8")
+        for target in re.findall(r"\]\(([^)#\s]+)[^)]*\)", text):
+            if "://" not in target:
+                assert (document.parent / target).exists(), f"{document.name}: {target}"
+
+
+def test_the_options_table_holds_every_question_with_its_choices() -> None:
+    readme = (ROOT / "README.md").read_text(encoding="utf-8")
+    rows = {line.split("|")[1]: line for line in readme.splitlines() if line.startswith("| `")}
+    questions = yaml.safe_load((ROOT / "cookiecutter.json").read_text(encoding="utf-8"))
+    for name, value in questions.items():
+        if not name.startswith("_"):
+            [row] = [row for names, row in rows.items() if f"`{name}`" in names]
+            for part in value if isinstance(value, list) else []:
+                assert part in row
+            if isinstance(value, str) and "<<" not in value:
+                assert value in row
+
+
+@pytest.mark.skipif(sys.version_info < (3, 11), reason="Python 3.10 has no TOML parser")
+def test_the_version_stands_in_one_place_and_has_its_entry() -> None:
+    version = tomllib.loads((ROOT / "pyproject.toml").read_text("utf-8"))["project"]["version"]
+    changelog = (ROOT / "CHANGELOG.md").read_text(encoding="utf-8")
+    releases = re.findall(r"^## \[([^\]]+)\](?: - \d{4}-\d\d-\d\d)?$", changelog, re.MULTILINE)
+    assert releases[:2] == ["Unreleased", version]
+    others = git(ROOT, "grep", "--files-with-matches", f'version = "{version}"', "--", "*.toml")
+    assert set(others.splitlines()) <= {
+        "pyproject.toml",
+        "<<cookiecutter.project_slug>>/pyproject.toml",
+    }

@@ -1,0 +1,194 @@
+"""What every rendered project is: the same from both tools, complete, and legal everywhere."""
+
+from __future__ import annotations
+
+import itertools
+import json
+import re
+import sys
+from pathlib import Path, PurePosixPath
+
+import pytest
+
+from conftest import Render
+from processes import git, run
+from projects import ANSWERS_FILE, BIN, ROOT, TRACKERS, RenderedProject
+
+DEFINITION = json.loads((ROOT / "cookiecutter.json").read_text(encoding="utf-8"))
+
+COMBINATIONS = {
+    "mlflow": {},
+    "wandb": {"tracker": "wandb"},
+    "unicode-apache-newest-python": {
+        "project_name": "It's 😀 שלום: {{ a }} 100% #1 & <b>",
+        "project_slug": "a",
+        "description": "'quoted' ${HOME} $(id) `id` : - # % \u202eright to left\u202c",
+        "author_name": "Zoë O'Neil, \u05d0 <x>",
+        "author_email": "first.last+tag@sub-domain.example.com",
+        "license": "Apache-2.0",
+        "python_version": "3.13",
+        "tracker": "wandb",
+    },
+    "long-proprietary-oldest-python": {
+        "project_name": "Name " + "x" * 295,
+        "project_slug": "abcdefghij-klmnopqrst-uvwxyz-1",
+        "package_name": "abcdefghij_klmnopqrst_uvwxyz_1",
+        "description": "d" * 300,
+        "license": "Proprietary",
+        "python_version": "3.10",
+    },
+    "bsd": {"license": "BSD-3-Clause", "python_version": "3.12"},
+}
+EVERY_OPTION = [
+    {"license": license_, "python_version": python, "tracker": tracker}
+    for license_, python, tracker in itertools.product(
+        DEFINITION["license"], DEFINITION["python_version"], DEFINITION["tracker"]
+    )
+]
+each_combination = pytest.mark.parametrize("answers", COMBINATIONS.values(), ids=COMBINATIONS)
+
+NAMES_OF_WANDB = re.compile(rb"wandb|w&b|weights\W{0,3}(and\W|&amp;)?\W{0,3}biases", re.IGNORECASE)
+LICENSES = {
+    "MIT": ("MIT License", "without restriction"),
+    "Apache-2.0": ("                                 Apache License", "Copyright Your Name"),
+    "BSD-3-Clause": ("BSD 3-Clause License", "Redistribution and use"),
+    "Proprietary": ("Copyright (c) Your Name. All rights reserved.", "proprietary"),
+}
+
+
+def assert_same(one: RenderedProject, other: RenderedProject) -> None:
+    ours, theirs = one.files(), other.files()
+    assert set(ours) == set(theirs)
+    assert {name for name in ours if ours[name].executable != theirs[name].executable} == set()
+    differing = {name for name in ours if ours[name].content != theirs[name].content}
+    assert differing <= {ANSWERS_FILE}
+    bookkeeping = ("_commit: ", "_src_path: ")
+    assert [
+        line for line in one.read(ANSWERS_FILE).splitlines() if not line.startswith(bookkeeping)
+    ] == [
+        line for line in other.read(ANSWERS_FILE).splitlines() if not line.startswith(bookkeeping)
+    ]
+
+
+@each_combination
+def test_both_generators_render_the_same(answers: dict[str, str], rendered: Render) -> None:
+    assert_same(rendered("cookiecutter", **answers), rendered("copier", **answers))
+
+
+@pytest.mark.slow
+@pytest.mark.parametrize("answers", EVERY_OPTION, ids=lambda answers: "-".join(answers.values()))
+def test_both_generators_render_the_same_for_every_option(
+    answers: dict[str, str], rendered: Render
+) -> None:
+    assert_same(rendered("cookiecutter", **answers), rendered("copier", **answers))
+
+
+@each_combination
+def test_no_mark_of_the_template_is_left(answers: dict[str, str], rendered: Render) -> None:
+    for name, file in rendered(**answers).files().items():
+        assert re.search(rb"<<|<%|<#", name.encode() + b"\n" + file.content) is None, name
+
+
+@each_combination
+def test_the_first_commit_holds_every_file(answers: dict[str, str], rendered: Render) -> None:
+    project = rendered(**answers)
+    listed = git(project.path, "-c", "core.quotePath=off", "ls-files").splitlines()
+    assert set(listed) == set(project.files())
+    assert git(project.path, "status", "--porcelain") == ""
+    assert git(project.path, "log", "--format=%an %s") == (
+        f"A Tester Start from the template at {project.answers['_commit']}"
+    )
+
+
+@each_combination
+def test_names_are_legal_on_windows(answers: dict[str, str], rendered: Render) -> None:
+    names = list(rendered(**answers).files())
+    devices = {"con", "prn", "aux", "nul", *(f"{d}{n}" for d in ("com", "lpt") for n in range(10))}
+    assert len({name.lower() for name in names}) == len(names)
+    for name in names:
+        assert len(name) < 200, name
+        for part in PurePosixPath(name).parts:
+            assert re.search(r'[<>:"\\|?*\x00-\x1f]|[. ]$', part) is None, name
+            assert part.partition(".")[0].lower() not in devices, name
+
+
+@each_combination
+def test_python_is_formatted_and_linted(answers: dict[str, str], rendered: Render) -> None:
+    path = rendered(**answers).path
+    run(BIN / "ruff", "format", "--no-cache", "--diff", ".", cwd=path)
+    run(BIN / "ruff", "check", "--no-cache", ".", cwd=path)
+
+
+def test_a_project_without_wandb_does_not_speak_of_it(rendered: Render) -> None:
+    for name, file in rendered().files().items():
+        assert NAMES_OF_WANDB.search(name.encode() + b"\n" + file.content) is None, name
+
+
+@pytest.mark.parametrize("tracker", TRACKERS)
+def test_a_project_holds_the_module_and_the_test_of_its_tracker_only(
+    tracker: str, rendered: Render
+) -> None:
+    project = rendered(tracker=tracker)
+    tracking = project.path / "src" / "purchase_prediction" / "tracking"
+    assert {path.name for path in tracking.glob("*.py")} == {"__init__.py", f"{tracker}.py"}
+    tests = {path.name for path in (project.path / "tests" / "tracking").glob("test_*.py")}
+    assert f"test_{tracker}.py" in tests
+    assert not tests & {f"test_{other}.py" for other in TRACKERS if other != tracker}
+
+
+def test_a_wandb_project_keeps_mlflow_as_its_registry(rendered: Render) -> None:
+    project = rendered(tracker="wandb")
+    assert '"wandb' in project.read("pyproject.toml")
+    assert '"mlflow' in project.read("pyproject.toml")
+
+
+@pytest.mark.parametrize("license_", DEFINITION["license"])
+def test_the_license_is_the_one_asked_for(license_: str, rendered: Render) -> None:
+    project = rendered(license=license_)
+    first_line, phrase = LICENSES[license_]
+    assert project.read("LICENSE").splitlines()[0] == first_line
+    assert phrase in project.read("LICENSE")
+    assert "Your Name" in project.read("LICENSE")
+    assert (f'license = "{license_}"' in project.read("pyproject.toml")) == (
+        license_ != "Proprietary"
+    )
+
+
+def test_the_apache_license_is_the_official_text(rendered: Render) -> None:
+    official = Path("/usr/share/common-licenses/Apache-2.0")
+    if not official.exists():
+        pytest.skip("this system has no copy of the license to compare with")
+    ours = rendered(license="Apache-2.0").read("LICENSE").strip()
+    theirs = official.read_text(encoding="utf-8").strip()
+    assert ours == theirs.replace("[yyyy] [name of copyright owner]", "Your Name")
+
+
+@pytest.mark.parametrize("version", DEFINITION["python_version"])
+def test_the_python_answer_sets_the_oldest_python_and_nothing_else(
+    version: str, rendered: Render
+) -> None:
+    project = rendered(python_version=version)
+    assert f'requires-python = ">={version}"' in project.read("pyproject.toml")
+    default = rendered().files()
+    files = project.files()
+    differing = {name for name in files if files[name].content != default[name].content}
+    assert differing <= {ANSWERS_FILE, "Makefile", "README.md", "pyproject.toml"}
+
+
+def test_constraints_hold_exact_versions_and_no_address(rendered: Render) -> None:
+    pin = re.compile(r"[a-z0-9-]+==[^ ]+( ; [\w '\"=<>!().]+)?")
+    for path in (ROOT / "constraints.txt", rendered(tracker="wandb").path / "constraints.txt"):
+        lines = path.read_text(encoding="utf-8").splitlines()
+        assert [line for line in lines if not pin.fullmatch(line)] == []
+        assert lines == sorted(lines, key=lambda line: line.partition("==")[0])
+
+
+def test_constraints_of_trackers_differ_in_what_wandb_needs(rendered: Render) -> None:
+    with_wandb = set(rendered(tracker="wandb").read("constraints.txt").splitlines())
+    without = set(rendered().read("constraints.txt").splitlines())
+    assert without < with_wandb
+    assert any(line.startswith("wandb==") for line in with_wandb - without)
+
+
+def test_this_python_is_supported() -> None:
+    assert f"{sys.version_info.major}.{sys.version_info.minor}" in DEFINITION["python_version"]
