@@ -120,27 +120,27 @@ msilib msvcrt multidict multipart multiprocessing mypy mypy_extensions mypyc nar
 nntplib none nonlocal normalizer not nt ntpath nturl2path nul numbers numpy numpy_config oauthlib
 onnx onnxruntime onnxruntime_test opcode opentelemetry opentelemetry_api opentelemetry_proto
 opentelemetry_sdk operator optparse or os ossaudiodev packaging pandas pandas_stubs parsy partd pass
-pathlib pathspec patsy pdb pickle pickletools pil pillow pip pip3 pipes pkgutil platform
-platformdirs plistlib plotly pluggy polyfactory poplib posix posixpath pprint prettytable prn
-profile prometheus_client propcache proto proto_plus protobuf pstats psutil pty public pwd py
+pathlib pathspec patsy pdb pickle pickletools pil pillow pip pip3 pipes pkg_resources pkgutil
+platform platformdirs plistlib plotly pluggy polyfactory poplib posix posixpath pprint prettytable
+prn profile prometheus_client propcache proto proto_plus protobuf pstats psutil pty public pwd py
 py_compile py_test pyarrow pyarrow_hotfix pyasn1 pyasn1_modules pyclbr pycparser pydantic
 pydantic_core pydantic_settings pydoc pydoc_data pyexpat pyftmerge pyftsubset pygmentize pygments
 pyjwt pylab pyparsing pyreadline3 pytest pytest_xdist python python3 python_dateutil python_dotenv
 pytz pywin32 pyyaml queue quopri raise random re readline redis regex reprlib requests
 requests_oauthlib requests_toolbelt requirements resource return rich rich_click rlcompleter ruff
-runpy sched scikit_learn scipy secrets select selectors services serving shellingham shelve shlex
-shutil signal site six skl2onnx sklearn skops smmap smtpd smtplib sndhdr sniffio socket socketserver
-spwd sqlalchemy sqlformat sqlglot sqlite3 sqlparse src sre_compile sre_constants sre_parse ssl
-starlette stat statistics statsmodels string stringprep struct stubgen stubtest subprocess sunau
-sympy symtable sys sysconfig syslog tabnanny tabulate tarfile telnetlib tempfile tenacity termios
-test tests textwrap this threading threadpoolctl time timeit tkinter tlz token tokenize toml tomli
-tomllib toolz tqdm trace traceback tracemalloc tracking trained true truststore try ttx tty turtle
-turtledemo typeguard typer types types_greenlet types_pytz typing typing_extensions typing_inspect
-typing_inspection tzdata ujson ujson_stubs unicodedata unittest urllib urllib3 uu uuid uuid6 uv
-uvicorn uvicorn_worker uvloop vendor_licenses venv waitress wandb warnings watchdog watchfiles
-watchmedo wave wb wcwidth weakref webbrowser websocket websocket_client websockets werkzeug while
-winreg winsound with wrapt wrapt_stubs wsdump wsgiref xdist xdrlib xml xmlrpc xxhash yaml yarl yield
-zipapp zipfile zipimport zipp zlib zoneinfo
+runpy sched scikit_learn scipy secrets select selectors services serving setuptools shellingham
+shelve shlex shutil signal site six skl2onnx sklearn skops smmap smtpd smtplib sndhdr sniffio socket
+socketserver spwd sqlalchemy sqlformat sqlglot sqlite3 sqlparse src sre_compile sre_constants
+sre_parse ssl starlette stat statistics statsmodels string stringprep struct stubgen stubtest
+subprocess sunau sympy symtable sys sysconfig syslog tabnanny tabulate tarfile telnetlib tempfile
+tenacity termios test tests textwrap this threading threadpoolctl time timeit tkinter tlz token
+tokenize toml tomli tomllib toolz tqdm trace traceback tracemalloc tracking trained true truststore
+try ttx tty turtle turtledemo typeguard typer types types_greenlet types_pytz typing
+typing_extensions typing_inspect typing_inspection tzdata ujson ujson_stubs unicodedata unittest
+urllib urllib3 uu uuid uuid6 uv uvicorn uvicorn_worker uvloop vendor_licenses venv waitress wandb
+warnings watchdog watchfiles watchmedo wave wb wcwidth weakref webbrowser websocket websocket_client
+websockets werkzeug wheel while winreg winsound with wrapt wrapt_stubs wsdump wsgiref xdist xdrlib
+xml xmlrpc xxhash yaml yarl yield zipapp zipfile zipimport zipp zlib zoneinfo
 """
 RESERVED = frozenset(RESERVED_WORDS.split())
 

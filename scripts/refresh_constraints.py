@@ -27,13 +27,13 @@ import pre_gen_project  # found through copier_questions, which puts the hooks o
 TEMPLATE = ROOT / "<<cookiecutter.project_slug>>"
 HOOK = ROOT / "hooks" / "pre_gen_project.py"
 OLDEST_PYTHON = "3.10"
-NEWEST_PYTHON = "3.13"
 ONLY_WANDB = ('<%- if cookiecutter.tracker == "wandb" %>', "<%- endif %>")
 
 # Standard modules that newer or older Pythons have than the one that runs this.
 OTHER_STANDARD_MODULES = "annotationlib asynchat asyncore compression distutils imp smtpd tomllib"
 DEVICES = "aux con nul prn " + " ".join(f"com{n} lpt{n}" for n in range(10))
-FOLDERS_AND_PROGRAMS = "activate build conftest dist pip pip3 python python3 src test tests"
+FOLDERS_AND_PROGRAMS = "activate build conftest dist src test tests"
+OF_EVERY_ENVIRONMENT = "pip pip3 pkg_resources python python3 setuptools wheel"
 
 LIST_NAMES = """
 import importlib.metadata as metadata
@@ -185,7 +185,8 @@ def reserved_words(names: Iterable[str]) -> list[str]:
         *keyword.kwlist,
         *keyword.softkwlist,
         *sys.stdlib_module_names,
-        *f"{OTHER_STANDARD_MODULES} {DEVICES} {FOLDERS_AND_PROGRAMS}".split(),
+        *f"{OTHER_STANDARD_MODULES} {DEVICES}".split(),
+        *f"{FOLDERS_AND_PROGRAMS} {OF_EVERY_ENVIRONMENT}".split(),
         *names,
     }
     as_answers = (re.sub(r"[-.]", "_", word.lower()) for word in words)

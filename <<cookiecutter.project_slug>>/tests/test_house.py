@@ -6,9 +6,9 @@ import ast
 from graphlib import TopologicalSorter
 from pathlib import Path
 
-import <<cookiecutter.package_name>>
+import <<cookiecutter.package_name>> as package
 
-SOURCE = Path(<<cookiecutter.package_name>>.__file__).parent
+SOURCE = Path(package.__file__).parent
 SERVER_MAY_IMPORT = {"bundle", "console", "errors", "schema", "served_models", "settings"}
 GROUND = {"errors", "console", "settings", "schema"}
 
@@ -42,7 +42,7 @@ def test_the_ground_floor_imports_only_itself() -> None:
 
 
 def test_modules_import_each_other_relatively() -> None:
-    name = <<cookiecutter.package_name>>.__name__
+    name = package.__name__
     for path in SOURCE.rglob("*.py"):
         for node in ast.walk(ast.parse(path.read_text(encoding="utf-8"))):
             if isinstance(node, ast.ImportFrom) and node.module and not node.level:

@@ -17,6 +17,8 @@ from pathlib import Path
 
 import pytest
 
+import <<cookiecutter.package_name>> as package
+
 from .services import require_program
 
 PROJECT = Path(__file__).parents[1]
@@ -78,7 +80,7 @@ def test_the_commands_run_in_their_order(tmp_path: Path) -> None:
 def console_script(path: Path) -> None:
     path.parent.mkdir()
     path.write_text(
-        f"#!{sys.executable}\nfrom <<cookiecutter.package_name>>.cli import main\n\nmain()\n",
+        f"#!{sys.executable}\nfrom {package.__name__}.cli import main\n\nmain()\n",
         encoding="utf-8",
     )
     path.chmod(0o755)

@@ -165,6 +165,6 @@ def _summarize(
         out.print(f"[bold]{name:<{width}}[/]  ", end="")
         out.print(str(line), markup=False)
     out.print(
-        "\nnext: `source .venv/bin/activate` brings the commands onto your path; README.md says how "
-        "to import your own data and which two files to edit for another problem"
+        "\nnext: `source .venv/bin/activate` brings the commands onto your path; README.md says "
+        "how to import your own data and which two files to edit for another problem"
     )
