@@ -11,6 +11,7 @@ Copier runs no hooks: copier.yml excludes the other tracker's files and copier w
 from __future__ import annotations
 
 import ast
+import io
 import json
 import os
 import re
@@ -66,6 +67,9 @@ def main() -> int:
     """Finish the project in the current folder, or empty the folder and say what is broken."""
     context = json.loads(CONTEXT)
     project = Path.cwd()
+    if isinstance(sys.stdout, io.TextIOWrapper):
+        # A terminal without Unicode must not make a finished project fail.
+        sys.stdout.reconfigure(errors="backslashreplace")
     try:
         select_tracker(project, context["_tracker_files"], context["tracker"])
         check(project, context)

@@ -7,11 +7,13 @@ runs no hooks: scripts/copier_questions.py turns the same rules into validators 
 from __future__ import annotations
 
 import json
+import os
 import re
+import signal
 import sys
 from collections.abc import Mapping
 from dataclasses import dataclass
-from pathlib import Path
+from pathlib import Path, PurePosixPath
 from typing import Any
 
 CONTEXT = r"""<< cookiecutter | tojson >>"""
@@ -147,9 +149,12 @@ RESERVED = frozenset(RESERVED_WORDS.split())
 
 def main() -> int:
     """Check the answers and the folder; 1 and the reasons where generation must not go on."""
-    problems = [*refusals(json.loads(CONTEXT)), *folder_refusals(Path.cwd())]
+    context = json.loads(CONTEXT)
+    problems = [*refusals(context), *folder_refusals(Path.cwd())]
     for problem in problems:
         print(problem, file=sys.stderr)
+    if is_path(slug := str(context["project_slug"])):
+        stop_cookiecutter(Path(context["_output_dir"]), slug)
     return 1 if problems else 0
 
 
@@ -170,10 +175,11 @@ def refusals(answers: Mapping[str, Any]) -> list[str]:
     return problems
 
 
-def passes(rule: Rule, answer: str) -> bool:
-    """Whether an answer keeps a rule."""
+def passes(rule: Rule, answer: object) -> bool:
+    """Whether an answer keeps a rule; a replayed one may be no text at all."""
     return (
-        re.search(rf"\A(?:{rule.accepts})\Z", answer) is not None
+        isinstance(answer, str)
+        and re.search(rf"\A(?:{rule.accepts})\Z", answer) is not None
         and not (rule.refuses and re.search(rule.refuses, answer))
         and not (rule.reserved and answer.replace("-", "_") in RESERVED)
     )
@@ -188,6 +194,26 @@ def folder_refusals(folder: Path) -> list[str]:
         f"The folder {folder} is refused. It has to be empty and holds {', '.join(found[:5])}"
         f"{' and more' if found[5:] else ''}; for example: generate with --output-dir NEW_FOLDER"
     ]
+
+
+def is_path(slug: str) -> bool:
+    """Whether a slug leads elsewhere than to one new folder in the output folder."""
+    return slug == ".." or PurePosixPath(slug).parts not in {(), (slug,)}
+
+
+def stop_cookiecutter(output: Path, slug: str) -> None:
+    """End cookiecutter before it cleans up after a refused slug that is a path.
+
+    It would remove the folder that the path leads to with everything in it, which for ``a/..`` is
+    the whole output folder. Only the empty folders that it made on the way are removed.
+    """
+    made = [output]
+    for part in PurePosixPath(slug).parts:
+        made.append(made[-1] / part)
+    for folder in reversed(made[1:]):
+        if not any(folder.iterdir()):
+            folder.rmdir()
+    os.kill(os.getppid(), signal.SIGTERM)
 
 
 if __name__ == "__main__":

@@ -12,7 +12,7 @@ import yaml
 import pre_gen_project
 from conftest import Render
 from processes import run
-from projects import BIN, ROOT, SLUG
+from projects import BIN, ROOT, SLUG, RenderedProject
 from projects import cookiecutter as run_cookiecutter
 from projects import copier as run_copier
 
@@ -210,6 +210,39 @@ def test_a_folder_with_content_is_refused_and_stays_as_it_was(
         assert reason in refused.stdout
         assert (tmp_path / SLUG / "README.md").read_text(encoding="utf-8") == "mine"
         assert {path.name for path in (tmp_path / SLUG).iterdir()} == {"README.md", "notes"}
+
+
+@pytest.mark.parametrize("slug", ["a/b", "a/..", "..", "../a", "a/../..", "a/../b", "./a", "a/"])
+def test_a_slug_that_is_a_path_harms_nothing_beside_it(
+    slug: str, template: Path, tmp_path: Path
+) -> None:
+    """Cookiecutter removes the folder of a refused slug; that of `a/..` is the output folder."""
+    words = ("--no-input", "--output-dir", "out", f"project_slug={slug}")
+    (tmp_path / "mine.txt").touch()
+    refused = run(BIN / "cookiecutter", template, *words, cwd=tmp_path, check=False)
+    assert f"project_slug {slug!r} is refused" in refused.stdout
+    assert sorted(path.name for path in tmp_path.rglob("*")) == ["mine.txt", "out"]
+
+    (tmp_path / "out" / "mine-too.txt").touch()
+    refused = run(BIN / "cookiecutter", template, *words, cwd=tmp_path, check=False)
+    assert refused.returncode != 0
+    left = sorted(path.name for path in tmp_path.rglob("*"))
+    assert left == ["mine-too.txt", "mine.txt", "out"]
+
+
+@pytest.mark.parametrize("value", [123, 3.11, True, None, ["mlflow"], {"a": "b"}])
+def test_a_replayed_answer_that_is_no_text_is_refused(value: object, rendered: Render) -> None:
+    for question in (*pre_gen_project.RULES, *pre_gen_project.CHOICES):
+        [refusal] = pre_gen_project.refusals({**rendered().answers, question: value})
+        assert refusal.startswith(f"{question} {value!r} is refused")
+
+
+def test_a_name_without_latin_letters_gets_a_folder(template: Path, tmp_path: Path) -> None:
+    answers = {"project_name": "שלום"}
+    run_cookiecutter(template, tmp_path, answers)
+    run_copier(template, tmp_path / "copier", answers)
+    for project in (tmp_path / "my-project", tmp_path / "copier"):
+        assert RenderedProject(project).answers["package_name"] == "my_project"
 
 
 def test_an_empty_folder_is_taken_with_overwrite(template: Path, tmp_path: Path) -> None:
