@@ -224,7 +224,7 @@ def find_origin(context: Mapping[str, Any], candidates: list[Path]) -> Origin:
     typed, used = context["_template"], context["_repo_dir"]
     adopt = (
         f"To update this project later, write the template's git address as _src_path and the "
-        f"commit that it was made from as _commit into {ANSWERS_FILE}."
+        f"commit that it was made from as _commit into {ANSWERS_FILE}, and commit that."
     )
     template = next((folder.resolve() for folder in candidates if is_template(folder)), None)
     if template is None:
@@ -237,11 +237,8 @@ def find_origin(context: Mapping[str, Any], candidates: list[Path]) -> Origin:
         else:
             address = copier_address(git(template, "config", "remote.origin.url"))
         if git(template, "status", "--porcelain", "--", *rendered_paths(template)):
-            return Origin(address, advice=f"{typed} has changes that are not committed. {adopt}")
-        tags = [
-            tag for tag in git(template, "tag", "--points-at", "HEAD").split() if is_version(tag)
-        ]
-        if tags:
+            return Origin(address, advice=uncommitted_advice(typed, template))
+        if tags := releases(template, "--points-at"):
             return Origin(address, tags[-1])
         return Origin(address, git(template, "rev-parse", "HEAD"), untagged_advice(template))
     except GitError as error:
@@ -259,15 +256,32 @@ def rendered_paths(template: Path) -> list[str]:
     return ["copier.yml", "hooks", *(f":(literal){name}" for name in own)]
 
 
+def uncommitted_advice(typed: str, template: Path) -> str:
+    """How a project made from changes that no commit holds is adopted later."""
+    return (
+        f"{typed} has changes that are not committed. To update this project later, write "
+        f"`_commit: {git(template, 'rev-parse', 'HEAD')}` into {ANSWERS_FILE} and commit that: "
+        f"the changes then count as yours."
+    )
+
+
 def untagged_advice(template: Path) -> str:
     """How a project made from a commit after the newest release is updated."""
-    releases = [tag for tag in git(template, "tag", "--merged", "HEAD").split() if is_version(tag)]
-    if not releases:
+    if releases(template, "--contains") or not releases(template, "--merged"):
         return ""
+    try:
+        branch = git(template, "symbolic-ref", "--short", "HEAD")
+    except GitError:
+        branch = "HEAD"
     return (
         "The template was rendered at a commit after its newest release: until the next one, "
-        "update with `copier update --vcs-ref=HEAD`."
+        f"update with `copier update --vcs-ref={branch}`."
     )
+
+
+def releases(template: Path, relation: str) -> list[str]:
+    """The release tags in a relation to the commit that was rendered, such as ``--contains``."""
+    return [tag for tag in git(template, "tag", relation, "HEAD").split() if is_version(tag)]
 
 
 def is_version(tag: str) -> bool:

@@ -75,6 +75,12 @@ def settings(definition: dict[str, Any]) -> dict[str, Any]:
             "    make test\n"
             "    git init && git add --all && git commit    (`copier update` needs a repository)\n"
         ),
+        "_message_after_update": (
+            "Read `git status` before you commit. U marks conflicts. D marks what the template has "
+            "no longer,\nfiles that you had changed among them:\n\n"
+            "    git diff --diff-filter=D --name-only    (lists them)\n"
+            "    git checkout HEAD -- FILE               (brings one back as you had it)\n"
+        ),
     }
 
 

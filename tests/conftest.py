@@ -77,6 +77,22 @@ def _of_no_person(tmp_path_factory: pytest.TempPathFactory) -> Iterator[None]:
         yield
 
 
+@pytest.fixture
+def own_tools(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Path:
+    """Settings and caches of git and both generators for one test; gives git's settings file."""
+    folder = tmp_path / "tools"
+    folder.mkdir()
+    (folder / "gitconfig").write_text(GIT_CONFIG, encoding="utf-8")
+    (folder / "cookiecutter.yml").write_text(
+        f"cookiecutters_dir: {folder / 'clones'}\nreplay_dir: {folder / 'replay'}\n",
+        encoding="utf-8",
+    )
+    monkeypatch.setenv("GIT_CONFIG_GLOBAL", str(folder / "gitconfig"))
+    monkeypatch.setenv("COOKIECUTTER_CONFIG", str(folder / "cookiecutter.yml"))
+    monkeypatch.setenv("COPIER_CACHE_DIR", str(folder / "copier-cache"))
+    return folder / "gitconfig"
+
+
 @pytest.fixture(scope="session")
 def shared(tmp_path_factory: pytest.TempPathFactory) -> Path:
     """A folder that all worker processes of this run share."""
