@@ -12,7 +12,7 @@ from pathlib import Path
 import releases
 from lint_template import PACKAGE_MARK, TEMPLATE_NAME, repository_files
 from processes import git, run
-from projects import BIN, ROOT, RenderedProject, copier, snapshot
+from projects import ANSWERS_FILE, BIN, ROOT, RenderedProject, cookiecutter, copier, snapshot
 
 WORKING_TREE = "9999.0.0"
 OLD, NEW = "1.0.0", "2.0.0"
@@ -102,6 +102,23 @@ def made_up(folder: Path) -> History:
     return history
 
 
+def living_project(folder: Path) -> Path:
+    """A project with a commit of its owner's, beside a template that has a newer release.
+
+    Returns:
+        the project's folder.
+    """
+    template = History(snapshot(folder / "ml-template"), "0.2.0")
+    template.commit("First", "0.1.0")
+    cookiecutter(template.path, folder, {"project_name": "Shop Returns"})
+    project = RenderedProject(folder / "shop-returns")
+    write(project.path / "notes.md", "Ours\n")
+    commit_all(project)
+    write(template.template_file("NEWS.md"), "News\n")
+    template.commit("Second", "0.2.0")
+    return project.path
+
+
 # In each file, away from where the owner edits it.
 TEMPLATE_EDITS = (
     ("src/{package}/data.py", "MOST_EXAMPLE_TIMES = 12\n", "MOST_EXAMPLE_TIMES = 24\n"),
@@ -142,7 +159,7 @@ def fresh(history: History, tag: str, folder: Path, answers: Mapping[str, str]) 
 def as_recorded_by(project: RenderedProject, other: RenderedProject) -> None:
     """Name the template in a project as another project names it, which may be by its address."""
     substitute(
-        project.path / ".copier-answers.yml",
+        project.path / ANSWERS_FILE,
         f"_src_path: {project.answers['_src_path']}\n",
         f"_src_path: {other.answers['_src_path']}\n",
     )
@@ -155,6 +172,13 @@ def update(project: RenderedProject, *options: str, check: bool = True) -> str:
         what it wrote.
     """
     return project.run(BIN / "copier", "update", "--defaults", *options, check=check).stdout
+
+
+def adopt(project: RenderedProject, *origin: str) -> None:
+    """Add lines to the answers file, as the hook advises where they are missing."""
+    path = project.path / ANSWERS_FILE
+    write(path, path.read_text(encoding="utf-8") + "".join(f"{line}\n" for line in origin))
+    commit_all(project, "Adopt")
 
 
 def commit_all(project: RenderedProject, message: str = "Work") -> None:
