@@ -1,12 +1,14 @@
 # Every target works with Python, make and git alone: the tools come into .venv by pip.
 PYTHON ?= python3
 TRACKER ?= mlflow
+BRANCH ?= rendered
+REPOSITORY ?= .
 BIN := .venv/bin
 DEMO := build/demo/$(TRACKER)
 PYTEST := $(BIN)/pytest --numprocesses auto
 
 .DEFAULT_GOAL := help
-.PHONY: help setup demo test test-all lint questions refresh clean
+.PHONY: help setup demo test test-all lint questions refresh rendered clean
 
 help: ## Show the targets
 	@awk -F ':.*## ' '/^[a-z-]+:.*## / {printf "  make %-10s %s\n", $$1, $$2}' $(MAKEFILE_LIST)
@@ -37,6 +39,9 @@ questions: .venv/.installed ## Write copier.yml from cookiecutter.json and the r
 refresh: .venv/.installed ## Take the newest versions into both constraints.txt
 	$(BIN)/python scripts/refresh_constraints.py --upgrade
 	$(BIN)/python scripts/copier_questions.py
+
+rendered: .venv/.installed ## Commit the default project onto the branch that forks pull (BRANCH=rendered REPOSITORY=.)
+	@$(BIN)/python scripts/publish_rendered.py --branch "$(BRANCH)" --repository "$(REPOSITORY)"
 
 clean: ## Remove the environment, generated projects and caches
 	rm -rf .venv build .mypy_cache .pytest_cache .ruff_cache
