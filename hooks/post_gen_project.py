@@ -238,8 +238,8 @@ def find_origin(context: Mapping[str, Any], candidates: list[Path]) -> Origin:
             address = copier_address(git(template, "config", "remote.origin.url"))
         if git(template, "status", "--porcelain", "--", *rendered_paths(template)):
             return Origin(address, advice=uncommitted_advice(typed, template))
-        if tags := releases(template, "--points-at"):
-            return Origin(address, tags[-1])
+        if release := same_release(template):
+            return Origin(address, release)
         return Origin(address, git(template, "rev-parse", "HEAD"), untagged_advice(template))
     except GitError as error:
         return Origin(advice=f"The template's commit is not known: {error}. {adopt}")
@@ -265,6 +265,20 @@ def uncommitted_advice(typed: str, template: Path) -> str:
     )
 
 
+def same_release(template: Path) -> str:
+    """The newest release, if it renders what the commit renders; else nothing.
+
+    So commits that change documents or tests only do not lead past a release.
+    """
+    for tag in (releases(template, "--points-at") or releases(template, "--merged"))[:1]:
+        try:
+            git(template, "diff", "--quiet", tag, "HEAD", "--", *rendered_paths(template))
+        except GitError:
+            return ""
+        return tag
+    return ""
+
+
 def untagged_advice(template: Path) -> str:
     """How a project made from a commit after the newest release is updated."""
     if releases(template, "--contains") or not releases(template, "--merged"):
@@ -280,8 +294,9 @@ def untagged_advice(template: Path) -> str:
 
 
 def releases(template: Path, relation: str) -> list[str]:
-    """The release tags in a relation to the commit that was rendered, such as ``--contains``."""
-    return [tag for tag in git(template, "tag", relation, "HEAD").split() if is_version(tag)]
+    """Release tags in a relation to the rendered commit, such as ``--merged``; newest first."""
+    tags = git(template, "tag", "--sort=-version:refname", relation, "HEAD").split()
+    return [tag for tag in tags if is_version(tag)]
 
 
 def is_version(tag: str) -> bool:

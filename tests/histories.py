@@ -221,7 +221,7 @@ def adding(text: str) -> Callable[[Path], None]:
 OWNERS_EDITS = (
     OwnersEdit("src/{package}/data.py", replacing("timedelta(days=30)", "timedelta(days=14)")),
     OwnersEdit("src/{package}/model.py", replacing('"max_iter": 100', '"max_iter": 150')),
-    OwnersEdit("src/{package}/settings.py", appending("\nOUR_DEFAULT = 1\n")),
+    OwnersEdit("src/{package}/settings.py", appending("\n\nOUR_DEFAULT = 1\n")),
     OwnersEdit("README.md", appending("\n## Our team\n\nAsk Ada.\n")),
     OwnersEdit("pyproject.toml", replacing('version = "0.1.0"', 'version = "3.2.1"')),
     OwnersEdit("Makefile", appending("\nreport: ## Ours\n\techo report\n")),

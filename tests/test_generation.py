@@ -25,7 +25,9 @@ def own_template(tmp_path: Path) -> Path:
 def published(own_template: Path, monkeypatch: pytest.MonkeyPatch, tmp_path: Path) -> Path:
     """The template as git finds it at ADDRESS: released as 0.1.0, with a commit on top."""
     git(own_template, "tag", "0.1.0")
-    git(own_template, "commit", "--quiet", "--allow-empty", "--message", "More")
+    with (own_template / "copier.yml").open("a", encoding="utf-8") as file:
+        file.write("# More\n")
+    git(own_template, "commit", "--quiet", "--all", "--message", "More")
     config = Path(os.environ["GIT_CONFIG_GLOBAL"]).read_text(encoding="utf-8")
     (tmp_path / "gitconfig").write_text(
         f'{config}[url "{own_template.as_uri()}"]\n    insteadOf = {ADDRESS}\n', encoding="utf-8"

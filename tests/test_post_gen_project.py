@@ -150,10 +150,33 @@ def test_a_release_is_named_by_its_tag(tag: str, origin_template: Path) -> None:
 
 def test_a_commit_after_a_release_says_how_to_update(origin_template: Path) -> None:
     git(origin_template, "tag", "0.1.0")
-    git(origin_template, "commit", "--allow-empty", "--message", "More")
+    write(origin_template, {"hooks/a.py": "more"})
+    git(origin_template, "commit", "--all", "--message", "More")
     found = origin(origin_template)
     assert found.commit == git(origin_template, "rev-parse", "HEAD")
     assert "--vcs-ref" in found.advice
+
+
+def test_a_commit_that_renders_as_the_release_is_named_by_it(origin_template: Path) -> None:
+    for tag in ("0.9.0", "0.10.0"):
+        write(origin_template, {"README.md": tag})
+        git(origin_template, "commit", "--all", "--message", "More")
+        git(origin_template, "tag", tag)
+    write(origin_template, {"README.md": "more words"})
+    git(origin_template, "commit", "--all", "--message", "More words")
+    assert origin(origin_template) == hook.Origin(str(origin_template), "0.10.0", "")
+
+
+def test_a_commit_between_releases_needs_no_advice(origin_template: Path) -> None:
+    git(origin_template, "tag", "0.1.0")
+    write(origin_template, {"hooks/a.py": "more"})
+    git(origin_template, "commit", "--all", "--message", "More")
+    between = git(origin_template, "rev-parse", "HEAD")
+    write(origin_template, {"hooks/a.py": "even more"})
+    git(origin_template, "commit", "--all", "--message", "Even more")
+    git(origin_template, "tag", "0.2.0")
+    git(origin_template, "checkout", "--quiet", between)
+    assert origin(origin_template) == hook.Origin(str(origin_template), between, "")
 
 
 def test_uncommitted_changes_leave_the_commit_open(origin_template: Path) -> None:
