@@ -30,8 +30,12 @@ EACH_TRACKER = [pytest.param(name, marks=pytest.mark.xdist_group(name)) for name
 class File(NamedTuple):
     """What both generators must agree on."""
 
-    executable: bool
+    mode: int
     content: bytes
+
+    @property
+    def executable(self) -> bool:
+        return bool(self.mode & stat.S_IXUSR)
 
 
 @dataclass(frozen=True)
@@ -82,9 +86,32 @@ class RenderedProject:
         for path in sorted(self.path.rglob("*")):
             name = path.relative_to(self.path)
             if path.is_file() and name.parts[0] != ".git":
-                executable = bool(path.stat().st_mode & stat.S_IXUSR)
-                found[name.as_posix()] = File(executable, path.read_bytes())
+                mode = stat.S_IMODE(path.stat().st_mode)
+                found[name.as_posix()] = File(mode, path.read_bytes())
         return found
+
+
+def differences(one: RenderedProject, other: RenderedProject) -> list[str]:
+    """What two projects differ in; only the origin that copier and the hook record may differ."""
+    ours, theirs = one.files(), other.files()
+    found = [f"{name}: in one of them only" for name in sorted(set(ours) ^ set(theirs))]
+    for name in sorted(set(ours) & set(theirs)):
+        mine, its = ours[name], theirs[name]
+        if mine.mode != its.mode:
+            found.append(f"{name}: mode {mine.mode:o} and {its.mode:o}")
+        if name == ANSWERS_FILE:
+            mine, its = (
+                file._replace(content=without_origin(file.content)) for file in (mine, its)
+            )
+        if mine.content != its.content:
+            found.append(f"{name}: other content")
+    return found
+
+
+def without_origin(answers: bytes) -> bytes:
+    """An answers file without the lines that copier and the hook keep for updates."""
+    lines = answers.splitlines(keepends=True)
+    return b"".join(line for line in lines if not line.startswith((b"_commit: ", b"_src_path: ")))
 
 
 def interpreter(version: str) -> Path:
@@ -111,7 +138,7 @@ def snapshot(folder: Path) -> Path:
         target = folder / path.relative_to(ROOT)
         target.parent.mkdir(parents=True, exist_ok=True)
         target.write_bytes(path.read_bytes())
-        target.chmod(path.stat().st_mode)
+        target.chmod(0o755 if path.stat().st_mode & stat.S_IXUSR else 0o644)
     make_repository(folder)
     return folder
 
