@@ -8,7 +8,7 @@ DEMO := build/demo/$(TRACKER)
 PYTEST := $(BIN)/pytest --numprocesses auto
 
 .DEFAULT_GOAL := help
-.PHONY: help setup demo test test-all lint questions refresh rendered clean
+.PHONY: help setup demo test test-all lint questions refresh release rendered clean
 
 help: ## Show the targets
 	@awk -F ':.*## ' '/^[a-z-]+:.*## / {printf "  make %-10s %s\n", $$1, $$2}' $(MAKEFILE_LIST)
@@ -36,12 +36,16 @@ lint: .venv/.installed ## Check style, types and the template's marks
 questions: .venv/.installed ## Write copier.yml from cookiecutter.json and the rules in hooks/
 	$(BIN)/python scripts/copier_questions.py
 
-refresh: .venv/.installed ## Take the newest versions into both constraints.txt
+refresh: .venv/.installed ## Take the newest versions into both constraints.txt, tell what changed, and test
 	$(BIN)/python scripts/refresh_constraints.py --upgrade
 	$(BIN)/python scripts/copier_questions.py
+	@$(MAKE) test || { echo "The tests fail with the new versions. Nothing was taken back: git diff shows what changed; bound what breaks in a pyproject.toml and run make refresh again"; exit 1; }
 
 rendered: .venv/.installed ## Commit the default project onto the branch that forks pull (BRANCH=rendered REPOSITORY=.)
 	@$(BIN)/python scripts/publish_rendered.py --branch "$(BRANCH)" --repository "$(REPOSITORY)"
+
+release: .venv/.installed ## Tag and list VERSION=1.2.0; TESTED=COMMIT where `make test` has passed on it
+	$(BIN)/python scripts/release.py "$(VERSION)" $(if $(TESTED),--tested "$(TESTED)")
 
 clean: ## Remove the environment, generated projects and caches
 	rm -rf .venv build .mypy_cache .pytest_cache .ruff_cache

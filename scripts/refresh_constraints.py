@@ -2,7 +2,8 @@
 
 Writes three things: constraints.txt of the template's own tools; constraints.txt of the rendered
 project, for every supported Python and both trackers; and the words of hooks/pre_gen_project.py
-that no project may be named. Pins stay as they are unless --upgrade is given.
+that no project may be named. Pins stay as they are unless --upgrade is given. What changed in the
+pins is printed, and what changed for projects is written into CHANGELOG.md.
 """
 
 from __future__ import annotations
@@ -26,6 +27,11 @@ import pre_gen_project  # found through copier_questions, which puts the hooks o
 
 TEMPLATE = ROOT / "<<cookiecutter.project_slug>>"
 HOOK = ROOT / "hooks" / "pre_gen_project.py"
+CHANGELOG = ROOT / "CHANGELOG.md"
+PIN_FILES = {
+    "the template's tools": ROOT / "constraints.txt",
+    "projects": TEMPLATE / "constraints.txt",
+}
 OLDEST_PYTHON = "3.10"
 ONLY_WANDB = ('<%- if cookiecutter.tracker == "wandb" %>', "<%- endif %>")
 
@@ -49,6 +55,7 @@ def main() -> int:
     parser.add_argument("--upgrade", action="store_true", help="take the newest versions")
     upgrade = ["--upgrade"] if parser.parse_args().upgrade else []
     definition = json.loads((ROOT / "cookiecutter.json").read_text(encoding="utf-8"))
+    before = {path: path.read_text(encoding="utf-8") for path in PIN_FILES.values()}
 
     resolve(ROOT / "pyproject.toml", ROOT / "constraints.txt", "--group", "dev", *upgrade)
 
@@ -58,7 +65,62 @@ def main() -> int:
         installed = installed_names(Path(scratch), requirements)
     words = reserved_words([*installed, *pinned_names(pins), *modules_beside_tests()])
     HOOK.write_text(with_words(HOOK.read_text(encoding="utf-8"), words), encoding="utf-8")
+    report(before)
     return 0
+
+
+def report(before: Mapping[Path, str]) -> None:
+    """Print what changed in the pins, and write what changed for projects into the changelog."""
+    for whose, path in PIN_FILES.items():
+        changed = changes(before[path], path.read_text(encoding="utf-8"))
+        print(f"Pins of {whose}: {', '.join(changed) or 'no change'}.")
+        if changed and whose == "projects":
+            entry = f"- Pinned versions of projects: {', '.join(changed)}."
+            text = CHANGELOG.read_text(encoding="utf-8")
+            CHANGELOG.write_text(with_entry(text, entry), encoding="utf-8")
+
+
+def changes(before: str, after: str) -> list[str]:
+    """What differs between two texts of constraints, such as ``numpy 2.3.0 → 2.4.0``."""
+    old, new = pinned_versions(before), pinned_versions(after)
+    return [
+        f"{name} {old.get(name, '(new)')} → {new.get(name, '(gone)')}"
+        for name in sorted(old.keys() | new.keys())
+        if old.get(name) != new.get(name)
+    ]
+
+
+def pinned_versions(pins: str) -> dict[str, str]:
+    """The version of each distribution; several where Pythons differ."""
+    versions: dict[str, list[str]] = {}
+    for line in pins.splitlines():
+        name, equals, rest = line.partition("==")
+        if equals and line not in ONLY_WANDB:
+            versions.setdefault(name, []).append(rest.split()[0])
+    return {name: " and ".join(dict.fromkeys(found)) for name, found in versions.items()}
+
+
+def with_entry(changelog: str, entry: str) -> str:
+    """A changelog with one more entry among the changes that are not released.
+
+    Raises:
+        ValueError: it has no section for them.
+    """
+    head = "## [Unreleased]\n"
+    if head not in changelog:
+        raise ValueError(
+            f"{CHANGELOG.name} has no line {head.strip()}: put it on top of the versions"
+        )
+    start = changelog.index(head) + len(head)
+    end = changelog.find("\n## [", start)
+    end = len(changelog) if end == -1 else end
+    section = changelog[start:end]
+    if "### Changed\n\n" in section:
+        section = section.replace("### Changed\n\n", f"### Changed\n\n{entry}\n", 1)
+    else:
+        section = f"{section.rstrip()}\n\n### Changed\n\n{entry}\n".lstrip("\n")
+        section = f"\n{section}"
+    return changelog[:start] + section + changelog[end:]
 
 
 def resolve_project(

@@ -238,6 +238,10 @@ def test_nothing_is_written_outside_the_home(recorded: Recorded) -> None:
     assert {path.name for path in recorded.settings.home.iterdir()} == {"models", "wandb"}
 
 
+def test_git_leaves_the_runs_alone(recorded: Recorded) -> None:
+    assert (recorded.settings.home / "wandb" / ".gitignore").read_text(encoding="utf-8") == "*\n"
+
+
 def test_no_connection_is_tried(recorded: Recorded) -> None:
     assert recorded.connections == []
 

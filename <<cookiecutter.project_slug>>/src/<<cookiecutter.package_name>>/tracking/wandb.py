@@ -89,6 +89,8 @@ def _init(settings: Settings, own: WandbSettings, name: str) -> Any:
     for kind in ("artifact", "cache", "config", "data"):
         os.environ[f"WANDB_{kind.upper()}_DIR"] = str(folder / kind)
     folder.mkdir(parents=True, exist_ok=True)
+    # The project's own .gitignore names the folder only as long as W&B is its tracker.
+    (folder / ".gitignore").write_text("*\n", encoding="utf-8")
     chosen = {
         "mode": own.mode,
         "api_key": own.api_key.get_secret_value() if own.api_key else None,
