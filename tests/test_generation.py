@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import os
+import shutil
 from pathlib import Path
 
 import pytest
@@ -10,7 +11,15 @@ import yaml
 
 import pre_gen_project
 from processes import git, run
-from projects import BIN, SLUG, RenderedProject, cookiecutter, interpreter, snapshot
+from projects import (
+    BIN,
+    SLUG,
+    RenderedProject,
+    cookiecutter,
+    differences,
+    interpreter,
+    snapshot,
+)
 
 ADDRESS = "https://github.com/an-owner/a-template.git"
 
@@ -136,6 +145,59 @@ def test_a_machine_without_git_still_generates(own_template: Path, tmp_path: Pat
     assert (tmp_path / "out" / SLUG / "Makefile").exists()
 
 
+def test_copier_generates_without_git(own_template: Path, tmp_path: Path) -> None:
+    empty = make(tmp_path / "no-programs")
+    words = ("copy", "--defaults", "--quiet", own_template, tmp_path / "out")
+    run(BIN / "copier", *words, cwd=tmp_path, env={"PATH": str(empty)})
+    assert RenderedProject(tmp_path / "out").answers["tracker"] == "mlflow"
+
+
+def test_without_an_identity_the_project_is_there_and_the_reason_given(
+    own_template: Path, tmp_path: Path
+) -> None:
+    (tmp_path / "gitconfig").write_text("[user]\n    useConfigOnly = true\n", encoding="utf-8")
+    nobody = {"GIT_CONFIG_GLOBAL": str(tmp_path / "gitconfig")}
+    result = cookiecutter(own_template, tmp_path / "out", env=nobody)
+    assert "No first commit: " in result.stdout
+    assert (tmp_path / "out" / SLUG / "Makefile").exists()
+
+
+def test_a_terminal_without_unicode_and_a_folder_with_it_get_along(
+    own_template: Path, tmp_path: Path
+) -> None:
+    out = tmp_path / "mes projets \u2013 été 😀"
+    result = cookiecutter(own_template, out, env={"PYTHONIOENCODING": "ascii"})
+    assert "is ready. Next:" in result.stdout
+    assert git(out / SLUG, "status", "--porcelain") == ""
+
+
+@pytest.mark.parametrize("tool", ["cookiecutter", "copier"])
+def test_a_read_only_folder_is_said_and_stays_empty(
+    tool: str, own_template: Path, tmp_path: Path
+) -> None:
+    out = make(tmp_path / "out")
+    out.chmod(0o555)
+    words: dict[str, list[str | Path]] = {
+        "cookiecutter": [own_template, "--no-input", "--output-dir", out],
+        "copier": ["copy", "--defaults", own_template, out / SLUG],
+    }
+    command = (*heeding_permissions(), BIN / tool, *words[tool])
+    refused = run(*command, cwd=tmp_path, check=False)
+    assert refused.returncode != 0
+    assert str(out / SLUG) in refused.stdout
+    assert list(out.iterdir()) == []
+
+
+def heeding_permissions() -> list[str]:
+    """What a command starts with so that read-only folders are that for root, too."""
+    if os.geteuid() != 0:
+        return []
+    if shutil.which("setpriv") is None:
+        pytest.skip("root writes everywhere, and there is no setpriv to take that from it")
+    rights = "-dac_override,-dac_read_search"
+    return ["setpriv", "--bounding-set", rights, "--inh-caps", rights]
+
+
 @pytest.mark.parametrize("existing", [False, True])
 def test_a_failing_check_names_the_line_and_leaves_nothing(
     existing: bool, own_template: Path, tmp_path: Path
@@ -174,6 +236,9 @@ def test_replayed_answers_render_the_same_and_are_checked_again(
     run(*replay, make(tmp_path / "second"), cwd=tmp_path)
     first, second = (RenderedProject(tmp_path / name / SLUG) for name in ("first", "second"))
     assert first.files() == second.files()
+    newest = ("--replay", "--output-dir", make(tmp_path / "newest"))
+    run(BIN / "cookiecutter", own_template, *newest, cwd=tmp_path)
+    assert RenderedProject(tmp_path / "newest" / SLUG).files() == first.files()
 
     saved.write_text(saved.read_text("utf-8").replace('"mlflow"', '"neptune"'), "utf-8")
     refused = run(*replay, make(tmp_path / "third"), cwd=tmp_path, check=False)
@@ -183,17 +248,21 @@ def test_replayed_answers_render_the_same_and_are_checked_again(
 
 @pytest.mark.slow
 @pytest.mark.parametrize("version", pre_gen_project.CHOICES["python_version"])
-def test_the_hooks_run_on_every_supported_python(
+def test_both_tools_render_the_same_on_every_supported_python(
     version: str, own_template: Path, tmp_path: Path
 ) -> None:
     environment = tmp_path / "environment"
     run(BIN / "uv", "venv", "--quiet", "--python", interpreter(version), environment, cwd=tmp_path)
     install = (BIN / "uv", "pip", "install", "--quiet", "--python", environment, "--constraint")
-    run(*install, own_template / "constraints.txt", "cookiecutter", cwd=tmp_path)
+    run(*install, own_template / "constraints.txt", "cookiecutter", "copier", cwd=tmp_path)
     out = make(tmp_path / "out")
     words = (environment / "bin" / "cookiecutter", own_template, "--no-input", "-o", out)
     run(*words, cwd=tmp_path)
-    assert RenderedProject(out / SLUG).answers["_src_path"] == str(own_template)
+    project = RenderedProject(out / SLUG)
+    assert project.answers["_src_path"] == str(own_template)
+    copy = (environment / "bin" / "copier", "copy", "--defaults", own_template, out / "copied")
+    run(*copy, cwd=tmp_path)
+    assert differences(project, RenderedProject(out / "copied")) == []
 
 
 def make(folder: Path) -> Path:

@@ -11,6 +11,7 @@ import yaml
 
 import pre_gen_project
 from conftest import Render
+from in_process import DEFAULTS, DEFINITION
 from processes import run
 from projects import BIN, ROOT, SLUG, RenderedProject
 from projects import cookiecutter as run_cookiecutter
@@ -271,4 +272,44 @@ def test_answers_typed_at_the_prompt_stay_text(template: Path, tmp_path: Path) -
     assert answers["package_name"] == "typed"
     assert answers["description"] == "$(touch gone)"
     assert answers["tracker"] == "wandb"
+    assert not list(tmp_path.rglob("gone"))
+
+
+@pytest.mark.parametrize("expression", ["<< 7 * 7 >>", "<% set a = 7 * 7 %>", "<# a #>"])
+@pytest.mark.parametrize("way", ["typed", "replayed", "copied"])
+def test_an_expression_is_refused_and_not_rendered(
+    way: str, expression: str, template: Path, tmp_path: Path
+) -> None:
+    """An expression with the template's own marks, by each way that an answer takes."""
+    out = tmp_path / "out"
+    out.mkdir()
+    command = (BIN / "cookiecutter", template, "--output-dir", out)
+    if way == "typed":
+        typed = "\n".join(["name", "a", "a", expression, *[""] * len(DEFINITION)])
+        refused = run(*command, cwd=tmp_path, text_in=typed, check=False)
+    elif way == "replayed":
+        replay = tmp_path / "replay.json"
+        answers = {**DEFAULTS, "description": expression}
+        replay.write_text(json.dumps({"cookiecutter": {**DEFINITION, **answers}}), "utf-8")
+        refused = run(*command, "--replay-file", replay, cwd=tmp_path, check=False)
+    else:
+        refused = run_copier(template, out / "a", {"description": expression}, check=False)
+    assert refused.returncode != 0
+    assert f"{expression!r} is refused" in refused.stdout
+    assert list(out.iterdir()) == []
+
+
+@pytest.mark.parametrize("text", ["{{ 7 * 7 }}", "{% if a %}", "$(touch gone); `touch gone`"])
+def test_what_other_tools_would_execute_stays_text(
+    text: str, template: Path, tmp_path: Path
+) -> None:
+    replay = tmp_path / "replay.json"
+    answers = {**DEFAULTS, **dict.fromkeys(TEXTS, text)}
+    replay.write_text(json.dumps({"cookiecutter": {**DEFINITION, **answers}}), "utf-8")
+    words = (BIN / "cookiecutter", template, "--output-dir", tmp_path, "--replay-file", replay)
+    run(*words, cwd=tmp_path)
+    run_copier(template, tmp_path / "copied", {"project_slug": "a", **dict.fromkeys(TEXTS, text)})
+    for project in (RenderedProject(tmp_path / SLUG), RenderedProject(tmp_path / "copied")):
+        assert {project.answers[name] for name in TEXTS} == {text}
+        assert f'description = "{text}"' in project.read("pyproject.toml")
     assert not list(tmp_path.rglob("gone"))
