@@ -83,6 +83,7 @@ def publish(template: Path, branch: Branch, folder: Path) -> str:
     parent = newest_commit(branch)
     tree = write_tree(branch.repository, folder)
     if parent and same_project(branch.repository, parent, tree):
+        git(branch.repository, "update-ref", branch.ref, parent)
         return f"{branch.name} is unchanged: {folder} is what {parent[:12]} holds"
     message = commit_message(template, origin)
     onto = ("-p", parent) if parent else ()
@@ -135,8 +136,8 @@ def origin_of(template: Path) -> Origin:
             f"the template has changes that are in no commit, so that no update could find them:\n"
             f"{changes}\ncommit them first"
         )
-    releases = post_gen_project.releases(template, "--points-at")
-    return Origin(address(template, url), (releases or [git(template, "rev-parse", "HEAD")])[-1])
+    release = post_gen_project.same_release(template)
+    return Origin(address(template, url), release or git(template, "rev-parse", "HEAD"))
 
 
 def address(template: Path, url: str) -> str:

@@ -10,6 +10,7 @@ import pytest
 import yaml
 
 from histories import living_project
+from lint_template import TEMPLATE_NAME
 from processes import git, run
 from projects import BIN, ROOT, RenderedProject, snapshot
 
@@ -24,6 +25,8 @@ RUN_ELSEWHERE = {
     "make release VERSION=0.2.0": "test_release.py",
     'make release VERSION=0.2.0 TESTED="$(git rev-parse HEAD)"': "test_release.py",
 }
+# Pages whose commands another test runs from top to bottom, by the test that does.
+RUN_AS_A_WHOLE = {"forking.md": "test_fork.py: test_the_page_on_forking_runs_from_top_to_bottom"}
 # Commands that no test runs, with the reason.
 NOT_RUN = {
     "pipx install cookiecutter": "installs for the user; the tests have their own",
@@ -53,6 +56,7 @@ def blocks(document: Path) -> list[list[str]]:
 BLOCKS = {
     f"{document.name}-{number}": (document.name, block)
     for document in DOCUMENTS
+    if document.name not in RUN_AS_A_WHOLE
     for number, block in enumerate(blocks(document), 1)
 }
 ALL_COMMANDS = {command for _, block in BLOCKS.values() for command in block}
@@ -83,8 +87,9 @@ def test_commands_that_are_not_run_are_few_and_still_there() -> None:
 
 
 def test_the_targets_named_in_documents_exist() -> None:
-    makefile = (ROOT / "Makefile").read_text(encoding="utf-8")
-    targets = set(re.findall(r"^([a-z-]+):", makefile, re.MULTILINE))
+    makefiles = [ROOT / "Makefile", ROOT / TEMPLATE_NAME / "Makefile"]
+    text = "\n".join(makefile.read_text(encoding="utf-8") for makefile in makefiles)
+    targets = set(re.findall(r"^([a-z-]+):", text, re.MULTILINE))
     for document in DOCUMENTS:
         named = set(re.findall(r"`make ([a-z-]+)", document.read_text(encoding="utf-8")))
         assert named <= targets, document

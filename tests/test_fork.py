@@ -15,6 +15,7 @@ from pathlib import Path
 from types import ModuleType
 
 import pytest
+import yaml
 
 import pre_gen_project
 from conftest import Render
@@ -33,6 +34,7 @@ RENAMED_OR_DELETED = {
     "tests/test_promotions.py",
 }
 QUICK_TESTS = ("tests/test_house.py", "tests/test_settings.py", "tests/test_schema.py")
+slow = pytest.mark.slow
 PAGE = ROOT / "docs" / "forking.md"
 
 
@@ -116,8 +118,14 @@ def with_environment(project: RenderedProject, other: RenderedProject) -> None:
         content = b"" if script.is_symlink() else script.read_bytes()
         if content.startswith(b"#!"):
             script.write_bytes(content.replace(bytes(source), bytes(target)))
-    installed = project.run("make", "setup")
-    assert "No module named" not in installed.stdout
+    project.run("make", "setup", PYTHON=base_python(project))
+
+
+def base_python(project: RenderedProject) -> str:
+    """The Python that a project's environment was made with."""
+    return project.run(
+        project.python, "-c", "import sys; print(sys._base_executable)"
+    ).stdout.strip()
 
 
 def rename(project: RenderedProject, name: str, *options: str, check: bool = True) -> str:
@@ -144,23 +152,20 @@ def make_it_0_2_0(template: Path) -> None:
     """A release that edits, adds, deletes and renames files, lines with the package among them."""
     package = template / "src" / PACKAGE
     append(package / "data.py", "\n\n# release 0.2.0 was here\n")
-    (package / "profiling.py").rename(package / "profiles.py")
-    for path in (package / "training.py", template / "tests" / "trained.py"):
-        edit(path, ".profiling import", ".profiles import")
     edit_around_the_name(template)
-    (template / "tests" / "test_added.py").write_text(
-        f"from {PACKAGE}.added import ADDED\n\n\ndef test_it() -> None:\n    assert ADDED == 2\n",
-        encoding="utf-8",
-    )
-    (template / "tests" / "test_promotions.py").unlink()
+    make_it_0_3_0(template)
     edit(template / "README.md", "## Updating", "## News\n\nRelease 0.2.0.\n\n## Updating")
     append(template / ".gitignore", "/new-in-0.2.0/\n")
 
 
 def edit_around_the_name(template: Path) -> None:
-    """A new module, and its import right beside lines that a fork has renamed."""
+    """A new module with its test, and an import right beside lines that a fork has renamed."""
     package = template / "src" / PACKAGE
     (package / "added.py").write_text('"""Added."""\n\nADDED = 2\n', encoding="utf-8")
+    (template / "tests" / "test_added.py").write_text(
+        f"from {PACKAGE}.added import ADDED\n\n\ndef test_it() -> None:\n    assert ADDED == 2\n",
+        encoding="utf-8",
+    )
     bundle = f"from {PACKAGE}.bundle"
     edit(template / "tests" / "trained.py", bundle, f"from {PACKAGE}.added import ADDED\n{bundle}")
     append(template / "tests" / "trained.py", "\n\nassert ADDED\n")
@@ -247,7 +252,8 @@ def test_publishing_again_adds_a_commit_only_where_the_rendering_changed(
 
 
 def test_a_commit_that_is_no_release_is_named_in_full(upstream: Upstream) -> None:
-    git(upstream.clone, "commit", "--quiet", "--allow-empty", "--message", "More")
+    append(upstream.clone / TEMPLATE / "README.md", "More.\n")
+    git(upstream.clone, "commit", "--quiet", "--all", "--message", "More")
     newest = git(upstream.clone, "rev-parse", "HEAD")
     assert f"push {newest} to origin too" in upstream.publish()
     answers = git(upstream.clone, "show", f"rendered:{ANSWERS_FILE}")
@@ -271,6 +277,7 @@ def test_a_new_clone_continues_what_origin_has(upstream: Upstream, tmp_path: Pat
     git(tmp_path, "clone", "--quiet", ADDRESS, "other-clone")
     other = Upstream(upstream.hosted, tmp_path / "other-clone")
     assert "rendered is unchanged" in other.publish()
+    assert other.published() == upstream.published()
     git(other.clone, "checkout", "--quiet", "--detach")
     git(other.clone, "branch", "--delete", "--force", "main")
     other.commit_release("0.2.0", make_it_0_2_0)
@@ -334,13 +341,14 @@ def test_branches_that_parted_are_not_joined(upstream: Upstream) -> None:
     [
         ("Shop Returns", "shop-returns", ()),
         ("Purchase Prediction 2", "purchase-prediction-2", ()),
+        ("Very Long Name of a Good Project", "very-long-name-of-a-good-proje", ()),
         (
             "It's 😀 שלום: {{ a }} 100% #1 & <b>",
             "abcdefghij-klmnopqrst-uvwxyz-1",
             ("--slug=abcdefghij-klmnopqrst-uvwxyz-1",),
         ),
     ],
-    ids=["words", "old-name-within", "unicode-and-long"],
+    ids=["words", "old-name-within", "long", "unicode"],
 )
 def test_a_renamed_project_is_what_is_generated_under_that_name(
     name: str, slug: str, option: tuple[str, ...], rendered: Render, tmp_path: Path
@@ -382,7 +390,6 @@ def test_a_project_can_be_renamed_again(rendered: Render, tmp_path: Path) -> Non
         ("Two\nLines", "one line of text"),
         ('A "Quote"', "one line of text"),
         ("An Opening <" + "<", "one line of text"),
-        ("Very Long Name of a Good Project", "at most 30 characters"),
         ("שלום", "SLUG=your-own-name"),
         ("2 Shops", "a letter first"),
         ("Class", "keyword"),
@@ -545,3 +552,103 @@ def generated(upstream: Upstream, folder: Path) -> RenderedProject:
     names = {"project_name": "Shop Returns", "project_slug": "shop-returns"}
     copier(str(upstream.clone), folder / "fresh", names)
     return RenderedProject(folder / "fresh")
+
+
+def commands_of_the_page() -> list[list[str]]:
+    found = re.findall(
+        r"^```bash\n(.*?)^```", PAGE.read_text(encoding="utf-8"), re.MULTILINE | re.DOTALL
+    )
+    return [block.splitlines() for block in found]
+
+
+@pytest.mark.xdist_group("mlflow")
+@pytest.mark.parametrize(
+    "longer", [pytest.param(False, id="quick"), pytest.param(True, id="full", marks=slow)]
+)
+def test_the_page_on_forking_runs_from_top_to_bottom(
+    longer: bool,
+    upstream: Upstream,
+    rendered_with_environment: Callable[[str], RenderedProject],
+    tmp_path: Path,
+) -> None:
+    """What is left out of the quick run is `make demo`, and `make test` stands for a few tests."""
+    first, name, merge, update, publish = commands_of_the_page()
+    in_the_clone = {"MAKEFLAGS": f"--old-file=.venv/.installed BIN={BIN}"}
+    run_block(publish, upstream.clone, **in_the_clone)
+
+    run_block(first[:1], tmp_path)
+    fork = RenderedProject(tmp_path / "shop-returns")
+    with_environment(fork, rendered_with_environment("mlflow"))
+    python = base_python(fork)
+    left_out = () if longer else ("make demo",)
+    tests = "make test" if longer else f".venv/bin/pytest {' '.join(QUICK_TESTS)}"
+    assert first[1] == "cd shop-returns"
+
+    def run_in_fork(block: list[str]) -> None:
+        commands = [tests if command == "make test" else command for command in block]
+        kept = [command for command in commands if command not in left_out]
+        run_block(kept, fork.path, PYTHON=python)
+        assert git(fork.path, "status", "--porcelain") == ""
+
+    run_in_fork(first[2:])
+    run_in_fork(name)
+    assert fork.run(".venv/bin/shop-returns", "--help").returncode == 0
+    assert not fork.has(".venv/bin/purchase-prediction")
+    if longer:
+        fork.run("make", "demo")
+    upstream.release("0.2.0", edit_around_the_name)
+    run_in_fork(merge)
+    upstream.release("0.3.0", make_it_0_3_0)
+    run_in_fork(update)
+    fork.run("make", "lint")
+    assert fork.answers["_commit"] == "0.3.0"
+    assert fork.has("src/shop_returns/profiles.py")
+    assert_sound(fork)
+
+
+def test_commands_of_the_page_that_the_quick_run_leaves_out_are_few() -> None:
+    page = [command for block in commands_of_the_page() for command in block]
+    assert page.count("make demo") == 1
+    assert page.count("make test") == 4
+
+
+def test_the_workflow_publishes_each_release(upstream: Upstream, tmp_path: Path) -> None:
+    definition = yaml.safe_load((ROOT / ".github/workflows/release.yml").read_text("utf-8"))
+    assert definition["permissions"] == {}
+    assert definition[True] == {"push": {"tags": ["[0-9]*", "v[0-9]*"]}}
+    [job] = definition["jobs"].values()
+    assert job["permissions"] == {"contents": "write"}
+    checkout, *steps = job["steps"]
+    assert re.fullmatch(r"actions/checkout@[0-9a-f]{40}", checkout["uses"])
+    assert checkout["with"] == {"fetch-depth": 0, "persist-credentials": False}
+
+    git(tmp_path, "clone", "--quiet", ADDRESS, "runner")
+    git(tmp_path / "runner", "checkout", "--quiet", "--detach", "0.1.0")
+    programs = tmp_path / "programs"
+    programs.mkdir()
+    (programs / "gh").write_text('#!/bin/sh\ntest "$1 $2" = "auth setup-git"\n', encoding="utf-8")
+    (programs / "gh").chmod(0o755)
+    for step in steps:
+        environment = {
+            **step["env"],
+            "PATH": f"{programs}:{os.environ['PATH']}",
+            "MAKEFLAGS": f"--old-file=.venv/.installed BIN={BIN}",
+        }
+        run("sh", "-e", "-c", step["run"], cwd=tmp_path / "runner", env=environment)
+    published = git(upstream.hosted, "log", "--format=%an: %s", "rendered")
+    assert published == "github-actions[bot]: Render the template at 0.1.0"
+
+
+def run_block(block: list[str], folder: Path, **environment: str) -> None:
+    for command in block:
+        path = f"{BIN}{os.pathsep}{os.environ['PATH']}"
+        run("sh", "-c", command, cwd=folder, env={"PATH": path, **environment})
+
+
+def make_it_0_3_0(template: Path) -> None:
+    """A release that renames a module and deletes tests."""
+    package = template / "src" / PACKAGE
+    (package / "profiling.py").rename(package / "profiles.py")
+    for path in (package / "training.py", template / "tests" / "trained.py"):
+        edit(path, ".profiling import", ".profiles import")
+    (template / "tests" / "test_promotions.py").unlink()

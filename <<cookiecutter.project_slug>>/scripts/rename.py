@@ -156,7 +156,7 @@ def new_names(old: Names, name: str, slug: str) -> Names:
         return old
     if not slug:
         kept = [c for c in re.sub(r"[-_]", " ", name.lower()) if re.fullmatch("[a-z0-9 ]", c)]
-        slug = "-".join("".join(kept).split())
+        slug = "-".join("".join(kept).split())[:LONGEST_NAME].rstrip("-")
     return Names(name, slug, slug.replace("-", "_"))
 
 
