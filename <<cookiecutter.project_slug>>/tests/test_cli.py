@@ -105,6 +105,26 @@ def test_a_malformed_parameter_is_refused() -> None:
     assert "must look like name=value" in result.output
 
 
+def test_a_setting_that_is_no_json_is_refused(
+    monkeypatch: pytest.MonkeyPatch, capfd: pytest.CaptureFixture[str]
+) -> None:
+    monkeypatch.setenv("ML_MODEL_PARAMETERS", "nonsense")
+    assert run_main(monkeypatch, "registry", "list") == 1
+    assert "model_parameters" in capfd.readouterr().err
+
+
+@pytest.mark.usefixtures("home")
+def test_a_parameter_that_the_estimator_refuses_is_a_line(
+    monkeypatch: pytest.MonkeyPatch, capfd: pytest.CaptureFixture[str]
+) -> None:
+    run("data", "simulate", "--customers", "300")
+    assert run_main(monkeypatch, "train", "--param", "learning_rate=-1") == 1
+    printed = capfd.readouterr().err
+    assert "refuses to fit" in printed
+    assert "learning_rate" in printed
+    assert "Traceback" not in printed
+
+
 @pytest.mark.usefixtures("home")
 def test_no_version_yet_says_what_to_run() -> None:
     assert "has no version yet" in run("registry", "list").output

@@ -17,6 +17,7 @@ from <<cookiecutter.package_name>>.schema import Feature
 from <<cookiecutter.package_name>>.served_models import read_aliases, served_bundle
 
 from .homes import TrainedHome
+from .trained import write_trained_model
 
 
 def in_production(registry: Registry, folder: Path) -> str:
@@ -69,7 +70,7 @@ def test_an_altered_bundle_is_not_registered(registry: Registry, good: Path) -> 
 
 
 def test_an_unknown_version_names_those_there_are(registry: Registry, good: Path) -> None:
-    with pytest.raises(RegistryError, match=r"no version or alias '7'; versions: none"):
+    with pytest.raises(RegistryError, match=r"no version or alias '7'; it has none yet: run"):
         registry.version("7")
     registry.register(good)
     with pytest.raises(RegistryError, match=r"alias 'prod'; versions: 1; aliases: staging"):
@@ -99,7 +100,9 @@ def test_the_gate_fails_a_model_that_learned_noise(
     assert failed(verdict) == [
         "against the baseline", f"against production (version {production})",
     ]  # fmt: skip
-    with pytest.raises(PromotionError, match=f"version {candidate} is failed"):
+    with pytest.raises(
+        PromotionError, match=rf"version {candidate} has not passed the gate \(failed\)"
+    ):
         registry.promote(candidate)
     assert registry.version("production").number == production
 
@@ -123,7 +126,9 @@ def test_the_gate_fails_a_model_of_other_features(
 
 def test_only_a_version_that_passed_is_promoted(registry: Registry, good: Path) -> None:
     registry.register(good)
-    with pytest.raises(PromotionError, match=r"is not validated: `registry validate 1`"):
+    with pytest.raises(
+        PromotionError, match=r"not passed the gate \(not validated\): `registry validate 1`"
+    ):
         registry.promote()
     registry.validate()
     assert registry.promote(reason="first").aliases == ("production", "staging")
@@ -227,3 +232,28 @@ def test_sync_mends_an_altered_bundle(registry: Registry, good: Path) -> None:
     (folder / "model.onnx").write_bytes(b"not a model")
     registry.sync()
     assert read_bundle(folder) == registry.bundle("production")
+
+
+def test_a_bundle_of_the_same_number_takes_the_others_place(
+    registry: Registry, good: Path, noise: Path
+) -> None:
+    number = in_production(registry, good)
+    registry.sync()
+    settings = registry._settings.model_copy(update={"model_name": "another-model"})
+    another = Registry(settings)
+    assert another.register(noise).number == number
+    another.sync()
+    assert served_bundle(settings.served_dir, number) == another.bundle(number)
+
+
+def test_another_signature_is_accepted_on_demand_alone(
+    registry: Registry, good: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    production = in_production(registry, good)
+    other = write_trained_model(good.parent / "other", "binary")
+    monkeypatch.setattr(data, "FEATURES", other.bundle.signature.features)
+    monkeypatch.setattr(data, "LABEL", other.bundle.signature.label)
+    registry.register(other.folder)
+    assert failed(registry.validate()) == [f"against production (version {production})"]
+    assert registry.validate(new_signature=True).passed
+    assert registry.promote().number != production

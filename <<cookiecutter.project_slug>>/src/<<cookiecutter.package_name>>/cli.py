@@ -11,6 +11,7 @@ from typing import TYPE_CHECKING, Annotated
 
 import typer
 from pydantic import ValidationError
+from pydantic_settings import SettingsError
 from rich.table import Table
 
 from .console import err, out
@@ -18,6 +19,8 @@ from .errors import ProjectError
 from .settings import Settings, environment_file
 
 if TYPE_CHECKING:
+    from pydantic_core import ErrorDetails
+
     from .bundle import Metadata
     from .gate import Verdict
     from .purchases import Manifest
@@ -135,7 +138,10 @@ def registry_register(
     from .registry import Registry
 
     version = Registry(Settings()).register(folder)
-    out.print(f"registered version {version.number} (staging)\nnext: registry validate")
+    origin = version.tags.get("run_id", "a folder")
+    out.print(
+        f"registered version {version.number} (staging) of run {origin}\nnext: registry validate"
+    )
 
 
 @registry_commands.command("list")
@@ -152,7 +158,7 @@ def registry_list() -> None:
             f"{version.created_at:%Y-%m-%d %H:%M}",
             version.validation,
             version.tags.get("gain_over_baseline", ""),
-            version.tags.get("run_url") or version.tags.get("run_id", ""),
+            version.tags.get("run_id", ""),
         )
     if table.row_count:
         out.print(table)
@@ -161,11 +167,17 @@ def registry_list() -> None:
 
 
 @registry_commands.command("validate")
-def registry_validate(reference: Reference = "staging") -> None:
+def registry_validate(
+    reference: Reference = "staging",
+    new_signature: Annotated[
+        bool,
+        typer.Option("--new-signature", help="Accept other features or answers than production's."),
+    ] = False,
+) -> None:
     """Judge a version against the baseline and production; exit code 2 if it fails."""
     from .registry import Registry
 
-    verdict = Registry(Settings()).validate(reference)
+    verdict = Registry(Settings()).validate(reference, new_signature)
     _print_verdict(verdict)
     if not verdict.passed:
         raise typer.Exit(2)
@@ -279,12 +291,20 @@ def main() -> None:
         sys.exit(1)
     except ValidationError as error:
         for problem in error.errors():
-            setting = "ML_" + "_".join(map(str, problem["loc"])).upper().removeprefix("ML_")
-            err.print(
-                f"error: the setting {setting}={problem['input']!r} is not valid: {problem['msg']}",
-                markup=False,
-            )
+            err.print(_described(error.title, problem), markup=False)
         sys.exit(1)
+    except SettingsError as error:
+        err.print(f"error: a setting is not valid JSON: {error}", markup=False)
+        sys.exit(1)
+
+
+def _described(title: str, problem: ErrorDetails) -> str:
+    """One finding of pydantic in words: of a setting, or of what data.py and model.py declare."""
+    field = "_".join(map(str, problem["loc"]))
+    if title == Settings.__name__:
+        name = "ML_" + field.upper().removeprefix("ML_")
+        return f"error: the setting {name}={problem['input']!r} is not valid: {problem['msg']}"
+    return f"error: {title} {field} = {problem['input']!r} is not valid: {problem['msg']}"
 
 
 def _parameter(text: str) -> tuple[str, int | float | str | bool | None]:

@@ -54,7 +54,8 @@ def build(settings: Settings) -> Build:
     if not times:
         raise DataError(
             f"the data up to {settings.as_of} is too short for a training example: it must cover "
-            f"some history and then {data.HORIZON.days} days in which the outcome shows"
+            f"some history and then {data.HORIZON.days} days in which the outcome shows. (Now is "
+            "the newest event of the log in data/; remove an old log, or set ML_AS_OF)"
         )
     with connect(settings) as db:
         data.prepare(db, settings)

@@ -54,6 +54,7 @@ def judge(
     candidate: Bundle,
     holdout: Holdout,
     production: tuple[str, Bundle] | None,
+    new_signature: bool = False,
 ) -> Verdict:
     """Judge a candidate.
 
@@ -63,6 +64,7 @@ def judge(
         candidate: its bundle.
         holdout: the rows that were kept from its training.
         production: the present production version with its bundle, if there is one.
+        new_signature: whether the candidate may read or answer other things than production.
     """
     scores = candidate.scorer().scores(candidate.signature.blocks(holdout.features))
     checks = [_schema_check(candidate), _onnx_check(candidate, scores, holdout)]
@@ -70,7 +72,9 @@ def judge(
         _gain_check(settings, candidate, holdout, scores, "the baseline", holdout.scores[BASELINE])
     )
     if production is not None:
-        checks.append(_production_check(settings, candidate, holdout, scores, production))
+        checks.append(
+            _production_check(settings, candidate, holdout, scores, production, new_signature)
+        )
     return Verdict(
         version=version,
         production=production[0] if production else None,
@@ -109,15 +113,19 @@ def _production_check(
     holdout: Holdout,
     scores: Floats,
     production: tuple[str, Bundle],
+    new_signature: bool,
 ) -> Check:
     version, bundle = production
     name = f"production (version {version})"
     if bundle.signature != candidate.signature:
         return Check(
             name=f"against {name}",
-            passed=False,
-            figure="reads other features or classes",
-            limit="the same signature, so that clients keep working and both can be compared",
+            passed=new_signature,
+            figure="reads or answers other things: cannot be compared",
+            limit="accepted by --new-signature"
+            if new_signature
+            else "the same signature; "
+            "--new-signature accepts another one once its clients are ready",
         )
     other = bundle.scorer().scores(bundle.signature.blocks(holdout.features))
     return _gain_check(settings, candidate, holdout, scores, name, other)

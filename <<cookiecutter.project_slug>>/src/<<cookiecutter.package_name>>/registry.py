@@ -105,20 +105,34 @@ class Registry:
         try:
             return _as_version(self._client.get_model_version(self._name, number), aliases)
         except mlflow.exceptions.MlflowException as error:
-            known = ", ".join(version.number for version in self.versions()) or "none"
+            numbers = ", ".join(version.number for version in self.versions())
+            known = (
+                f"versions: {numbers}; aliases: {', '.join(sorted(aliases)) or 'none'}"
+                if numbers
+                else "it has none yet: run `registry register` after `train`"
+            )
             raise RegistryError(
-                f"{self._name} has no version or alias {reference!r}; versions: {known}; aliases: "
-                f"{', '.join(sorted(aliases)) or 'none'}"
+                f"{self._name} has no version or alias {reference!r}; {known}"
             ) from error
 
-    def validate(self, reference: str = STAGING) -> gate.Verdict:
-        """Judge a version against the baseline and production and store the verdict on it."""
+    def validate(self, reference: str = STAGING, new_signature: bool = False) -> gate.Verdict:
+        """Judge a version against the baseline and production and store the verdict on it.
+
+        Args:
+            reference: a version's number or an alias.
+            new_signature: whether it may read or answer other things than production does.
+        """
         version = self.version(reference)
         with self._files(version.number) as files:
             candidate = read_bundle(files / BUNDLE_PATH)
             holdout = read_holdout(files / EVALUATION_PATH, candidate.signature)
         verdict = gate.judge(
-            self._settings, version.number, candidate, holdout, self._production(version.number)
+            self._settings,
+            version.number,
+            candidate,
+            holdout,
+            self._production(version.number),
+            new_signature,
         )
         for tag, value in (
             (VERDICT_TAG, verdict.model_dump_json()),
@@ -256,8 +270,8 @@ class Registry:
 def _require_passed(version: Version, current: str | None) -> None:
     if version.validation != PASSED:
         raise PromotionError(
-            f"version {version.number} is {version.validation}: `registry validate "
-            f"{version.number}` must pass first"
+            f"version {version.number} has not passed the gate ({version.validation}): `registry "
+            f"validate {version.number}` says why, or judges it"
         )
     verdict = gate.Verdict.model_validate_json(version.tags[VERDICT_TAG])
     if verdict.production != current:

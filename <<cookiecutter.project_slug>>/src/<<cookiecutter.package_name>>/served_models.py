@@ -9,6 +9,7 @@
 from __future__ import annotations
 
 import json
+import logging
 import os
 import re
 import shutil
@@ -21,6 +22,8 @@ from .bundle import Bundle, BundleError, read_bundle
 ALIASES_FILE = "aliases.json"
 VERSIONS_FOLDER = "versions"
 PRODUCTION = "production"
+logger = logging.getLogger(__name__)
+
 VERSION_NAME = re.compile(r"[A-Za-z0-9][A-Za-z0-9._-]*")
 
 
@@ -71,19 +74,21 @@ def add_version(served: Path, version: str, source: Path) -> bool:
     """Copy a verified bundle in; it appears complete or not at all.
 
     Returns:
-        Whether it was new; a version that lies there intact is left as it is.
+        Whether it was new. The same bundle is left as it lies; another one of that number, as after
+        the registry was started anew or for another model, takes its place.
 
     Raises:
         BundleError: the source is not intact.
     """
     target = version_folder(served, version)
+    wanted = read_bundle(source)
     if target.exists():
         try:
-            read_bundle(target)
-        except BundleError:
-            shutil.rmtree(target)
-        else:
-            return False
+            if read_bundle(target) == wanted:
+                return False
+        except BundleError as error:
+            logger.warning("replacing version %s: %s", version, error)
+        shutil.rmtree(target)
     target.parent.mkdir(parents=True, exist_ok=True)
     with tempfile.TemporaryDirectory(prefix=".incoming-", dir=target.parent) as incoming:
         staged = Path(incoming) / target.name

@@ -236,7 +236,10 @@ def _fit_and_log(run: Run, plan: Plan) -> TrainedModel:
 
 
 def _fit(estimator: Any, signature: Signature, rows: pd.DataFrame) -> Any:
-    return estimator.fit(rows[list(signature.names)], _outcomes(rows))
+    try:
+        return estimator.fit(rows[list(signature.names)], _outcomes(rows))
+    except (ValueError, TypeError) as error:
+        raise TrainingError(f"{type(estimator).__name__} refuses to fit: {error}") from error
 
 
 def _outcomes(rows: pd.DataFrame) -> Outcomes:
