@@ -16,10 +16,14 @@ from projects import EACH_TRACKER, RenderedProject, interpreter, render
 LIST_INSTALLED = """
 import importlib.metadata as metadata
 import json
+brought_by_venv = {"pip", "setuptools", "wheel"}
 versions = {distribution.name: distribution.version for distribution in metadata.distributions()}
-print(json.dumps([versions, sorted(metadata.packages_distributions())]))
+modules = metadata.packages_distributions()
+print(json.dumps([
+    {name: version for name, version in versions.items() if name not in brought_by_venv},
+    [module for module, owners in modules.items() if not brought_by_venv.issuperset(owners)],
+]))
 """
-BROUGHT_BY_VENV = {"pip", "setuptools", "wheel"}
 
 
 @pytest.mark.parametrize("tracker", EACH_TRACKER)
@@ -65,7 +69,7 @@ def test_everything_installed_is_pinned_and_its_names_are_reserved(
             r"^(?P<name>\S+)==(?P<version>\S+)", project.read("constraints.txt"), re.MULTILINE
         )
     }
-    assert {item for item in installed.items() if item[0] not in own | BROUGHT_BY_VENV} <= pins
+    assert {item for item in installed.items() if item[0] not in own} <= pins
 
     names = {name.replace("-", "_") for name in [*installed, *modules]} - {
         name.replace("-", "_") for name in own
