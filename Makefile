@@ -3,15 +3,16 @@ PYTHON ?= python3
 TRACKER ?= mlflow
 BRANCH ?= rendered
 REPOSITORY ?= .
+ROUNDS ?= 15
 BIN := .venv/bin
 DEMO := build/demo/$(TRACKER)
 PYTEST := $(BIN)/pytest --numprocesses auto
 
 .DEFAULT_GOAL := help
-.PHONY: help setup demo test test-all lint questions refresh release rendered clean
+.PHONY: help setup demo test test-all lint questions refresh release rendered bench-generate clean
 
 help: ## Show the targets
-	@awk -F ':.*## ' '/^[a-z-]+:.*## / {printf "  make %-10s %s\n", $$1, $$2}' $(MAKEFILE_LIST)
+	@awk -F ':.*## ' '/^[a-z-]+:.*## / {printf "  make %-14s %s\n", $$1, $$2}' $(MAKEFILE_LIST)
 
 setup: .venv/.installed ## Make .venv with the template's own tools, pinned
 
@@ -47,8 +48,11 @@ rendered: .venv/.installed ## Commit the default project onto the branch that fo
 release: .venv/.installed ## Tag and list VERSION=1.2.0; TESTED=COMMIT where `make test` has passed on it
 	$(BIN)/python scripts/release.py "$(VERSION)" $(if $(TESTED),--tested "$(TESTED)")
 
+bench-generate: .venv/.installed ## Time a generation with each tool beside the bare tool (ROUNDS=15)
+	@$(BIN)/python benchmarks/generate.py --rounds "$(ROUNDS)"
+
 clean: ## Remove the environment, generated projects and caches
-	rm -rf .venv build .mypy_cache .pytest_cache .ruff_cache
+	rm -rf .venv build .hypothesis .mypy_cache .pytest_cache .ruff_cache
 
 .venv/.installed: pyproject.toml constraints.txt
 	@$(PYTHON) -c 'import sys; sys.exit(sys.version_info < (3, 10))' \
