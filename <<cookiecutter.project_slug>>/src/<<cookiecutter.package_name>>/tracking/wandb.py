@@ -56,11 +56,17 @@ def start_run(settings: Settings, name: str) -> Iterator[Run]:
         ProjectError: the run shall be online and there is no API key, or the service refuses it or
             does not answer.
     """
-    with _init(settings, WandbSettings(), name) as run:
-        folder = Path(run.settings.sync_dir)
-        address = folder.as_uri() if run.offline else run.url
-        reference = RunReference(tracker="wandb", id=run.id, url=address)
+    run = _init(settings, WandbSettings(), name)
+    folder = Path(run.settings.sync_dir)
+    address = folder.as_uri() if run.offline else run.url
+    reference = RunReference(tracker="wandb", id=run.id, url=address)
+    # The run's own context manager would print the traceback of every exception.
+    try:
         yield WandbRun(reference, run, settings.model_name)
+    except BaseException:
+        run.finish(exit_code=1)
+        raise
+    run.finish()
 
 
 def where_to_look(settings: Settings) -> str:
