@@ -579,7 +579,8 @@ def test_the_page_on_forking_runs_from_top_to_bottom(
     run_block(first[:1], tmp_path)
     fork = RenderedProject(tmp_path / "shop-returns")
     with_environment(fork, rendered_with_environment("mlflow"))
-    python = base_python(fork)
+    # Its pytest would else clean up behind other runs, this one among them.
+    in_the_fork = {"PYTHON": base_python(fork), "PYTEST_DEBUG_TEMPROOT": str(tmp_path)}
     left_out = () if longer else ("make demo",)
     tests = "make test" if longer else f".venv/bin/pytest {' '.join(QUICK_TESTS)}"
     assert first[1] == "cd shop-returns"
@@ -587,7 +588,7 @@ def test_the_page_on_forking_runs_from_top_to_bottom(
     def run_in_fork(block: list[str]) -> None:
         commands = [tests if command == "make test" else command for command in block]
         kept = [command for command in commands if command not in left_out]
-        run_block(kept, fork.path, PYTHON=python)
+        run_block(kept, fork.path, **in_the_fork)
         assert git(fork.path, "status", "--porcelain") == ""
 
     run_in_fork(first[2:])
