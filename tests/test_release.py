@@ -43,7 +43,9 @@ def clone(tmp_path: Path) -> Path:
     substitute(folder / "Makefile", "\ntest: lint", "\ntest:")
     environment = folder / ".venv"
     environment.mkdir()
-    (environment / "bin").symlink_to(BIN)
+    # Python finds its packages by the pyvenv.cfg that lies beside the folder it was called in.
+    for name in ("bin", "lib", "pyvenv.cfg"):
+        (environment / name).symlink_to(BIN.parent / name)
     commit(folder)
     (environment / ".installed").touch()
     (folder / "build").mkdir()
