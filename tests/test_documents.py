@@ -13,11 +13,12 @@ from histories import living_project
 from lint_template import TEMPLATE_NAME
 from processes import git, run
 from projects import BIN, ROOT, RenderedProject, snapshot
+from test_project_pages import PAGES
 
 if sys.version_info >= (3, 11):
     import tomllib
 
-DOCUMENTS = [ROOT / "README.md", *sorted((ROOT / "docs").glob("*.md"))]
+DOCUMENTS = [ROOT / "README.md", *sorted((ROOT / "docs").rglob("*.md"))]
 # Commands that another test runs, by the test that does.
 RUN_ELSEWHERE = {
     "make demo": "test_rendered_suites.py: both trackers, in a fresh clone",
@@ -56,7 +57,7 @@ def blocks(document: Path) -> list[list[str]]:
 BLOCKS = {
     f"{document.name}-{number}": (document.name, block)
     for document in DOCUMENTS
-    if document.name not in RUN_AS_A_WHOLE
+    if document.name not in RUN_AS_A_WHOLE and document not in PAGES
     for number, block in enumerate(blocks(document), 1)
 }
 ALL_COMMANDS = {command for _, block in BLOCKS.values() for command in block}
