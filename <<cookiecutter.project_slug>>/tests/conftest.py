@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import os
 import shutil
+from collections.abc import Iterator
 from pathlib import Path
 
 import pytest
@@ -13,6 +14,7 @@ from <<cookiecutter.package_name>>.registry import Registry
 from <<cookiecutter.package_name>>.settings import Settings
 
 from .homes import TrainedHome, make_trained_home
+from .services import Postgres, Service, redis_service, running, running_postgres
 
 
 @pytest.fixture(autouse=True)
@@ -34,6 +36,20 @@ def settings(tmp_path: Path) -> Settings:
 def trained_home(tmp_path_factory: pytest.TempPathFactory) -> TrainedHome:
     """Made once; tests only read it."""
     return make_trained_home(tmp_path_factory.mktemp("trained"))
+
+
+@pytest.fixture(scope="session")
+def postgres() -> Iterator[Postgres]:
+    """A PostgreSQL server; ``postgres.database()`` is the address of a new database in it."""
+    with running_postgres() as server:
+        yield server
+
+
+@pytest.fixture
+def redis_server(tmp_path: Path) -> Iterator[Service]:
+    """An empty Redis server; a test may stop and start it."""
+    with running(redis_service(tmp_path)) as service:
+        yield service
 
 
 @pytest.fixture(scope="session")

@@ -6,7 +6,6 @@ import os
 import re
 import shutil
 import signal
-import socket
 import subprocess
 import sys
 import time
@@ -19,7 +18,7 @@ import pytest
 
 import <<cookiecutter.package_name>> as package
 
-from .services import require_program
+from .services import free_port, require_program
 
 PROJECT = Path(__file__).parents[1]
 PROGRAM = next(
@@ -120,9 +119,3 @@ def is_ready(port: int) -> bool:
         return False
     finally:
         connection.close()
-
-
-def free_port() -> int:
-    with socket.socket() as probe:
-        probe.bind(("127.0.0.1", 0))
-        return int(probe.getsockname()[1])

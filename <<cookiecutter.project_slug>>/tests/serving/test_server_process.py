@@ -4,7 +4,6 @@ import http.client
 import json
 import os
 import signal
-import socket
 import subprocess
 import sys
 import threading
@@ -20,6 +19,7 @@ import pytest
 from <<cookiecutter.package_name>>.settings import Settings
 
 from ..bundles import Models, publish
+from ..services import free_port
 
 RUN = """
 from <<cookiecutter.package_name>>.serving import serve
@@ -63,9 +63,7 @@ class Server:
 
 @contextmanager
 def running(settings: Settings, workers: int = 1) -> Iterator[Server]:
-    with socket.socket() as free:
-        free.bind(("127.0.0.1", 0))
-        port = free.getsockname()[1]
+    port = free_port()
     home = settings.home
     script = home / "run_server.py"
     script.write_text(RUN)
