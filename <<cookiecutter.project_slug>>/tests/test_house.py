@@ -9,7 +9,15 @@ from pathlib import Path
 import <<cookiecutter.package_name>> as package
 
 SOURCE = Path(package.__file__).parent
-SERVER_MAY_IMPORT = {"bundle", "console", "errors", "schema", "served_models", "settings"}
+SERVER_MAY_IMPORT = {
+    "bundle",
+    "console",
+    "errors",
+    "prediction_log",
+    "schema",
+    "served_models",
+    "settings",
+}
 GROUND = {"errors", "console", "settings", "schema"}
 
 

@@ -1,6 +1,6 @@
 from __future__ import annotations
 
-from datetime import datetime, timezone
+from datetime import datetime, timedelta, timezone
 from pathlib import Path
 
 import pytest
@@ -58,9 +58,17 @@ def test_now_is_what_is_set_else_the_newest_event_else_the_clock(
     assert Settings(home=settings.home).as_of == datetime(1998, 1, 1, 10)
 
 
+def test_the_servers_clock_follows_the_data(settings: Settings) -> None:
+    assert settings.clock_offset == timedelta()
+    fixed = settings.model_copy(update={"fixed_clock": datetime(1998, 6, 30)})
+    now = datetime.now(timezone.utc).replace(tzinfo=None) + fixed.clock_offset
+    assert abs(now - datetime(1998, 6, 30)) < timedelta(seconds=5)
+
+
 def test_the_stores_are_inside_the_home_folder(settings: Settings) -> None:
     home = settings.home.resolve()
     assert settings.tracking_uri == f"sqlite:///{home}/mlflow.db"
     assert settings.promotions_uri == f"sqlite:///{home}/promotions.db"
-    for path in (settings.data_dir, settings.models_dir, settings.served_dir):
+    folders = (settings.data_dir, settings.models_dir, settings.served_dir)
+    for path in (*folders, settings.prediction_log_dir):
         assert path.is_relative_to(home)

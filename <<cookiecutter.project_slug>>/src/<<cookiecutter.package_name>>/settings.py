@@ -8,7 +8,7 @@ from __future__ import annotations
 
 import json
 import textwrap
-from datetime import datetime, timezone
+from datetime import datetime, timedelta, timezone
 from pathlib import Path
 
 from pydantic import AliasChoices, Field, field_validator
@@ -87,6 +87,17 @@ class Settings(BaseSettings):
     max_body_bytes: int = Field(1_000_000, ge=100, description="Largest request body (else 413).")
     max_batch_rows: int = Field(1_000, ge=1, description="Most instances in one request.")
 
+    log_predictions: bool = Field(
+        True, description="Whether the server logs what it answers and takes feedback."
+    )
+    log_dir: Path = Field(Path("prediction_log"), description="Folder of the prediction log.")
+    log_segment_seconds: float = Field(
+        300.0, gt=0, description="Age at which a worker begins a new file of its log."
+    )
+    log_retention_days: int = Field(
+        365, ge=1, description="Days of predictions and feedback that `log compact` keeps."
+    )
+
     @field_validator("fixed_clock")
     @classmethod
     def _to_utc(cls, value: datetime | None) -> datetime | None:
@@ -103,6 +114,13 @@ class Settings(BaseSettings):
             manifest = json.loads(self.data_manifest.read_text(encoding="utf-8"))
             return datetime.fromisoformat(manifest["newest_event"])
         return datetime.now(timezone.utc).replace(tzinfo=None)
+
+    @property
+    def clock_offset(self) -> timedelta:
+        """How far ``as_of`` is from the clock at this moment: what the server adds to the clock."""
+        if self.fixed_clock is None and not self.data_manifest.exists():
+            return timedelta()
+        return self.as_of - datetime.now(timezone.utc).replace(tzinfo=None)
 
     @property
     def data_dir(self) -> Path:
@@ -123,6 +141,11 @@ class Settings(BaseSettings):
     def served_dir(self) -> Path:
         """Absolute folder of the bundles that the server may load."""
         return self.home.resolve() / self.serving_dir
+
+    @property
+    def prediction_log_dir(self) -> Path:
+        """Absolute folder of the prediction log."""
+        return self.home.resolve() / self.log_dir
 
     @property
     def tracking_uri(self) -> str:
