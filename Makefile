@@ -9,7 +9,7 @@ DEMO := build/demo/$(TRACKER)
 PYTEST := $(BIN)/pytest --numprocesses auto
 
 .DEFAULT_GOAL := help
-.PHONY: help setup demo test test-all lint questions refresh release rendered bench-generate clean
+.PHONY: help setup demo test test-all lint questions refresh release rendered docs reference bench-generate clean
 
 help: ## Show the targets
 	@awk -F ':.*## ' '/^[a-z-]+:.*## / {printf "  make %-14s %s\n", $$1, $$2}' $(MAKEFILE_LIST)
@@ -47,6 +47,12 @@ rendered: .venv/.installed ## Commit the default project onto the branch that fo
 
 release: .venv/.installed ## Tag and list VERSION=1.2.0; TESTED=COMMIT where `make test` has passed on it
 	$(BIN)/python scripts/release.py "$(VERSION)" $(if $(TESTED),--tested "$(TESTED)")
+
+docs: .venv/.installed ## Build the pages of docs/ into build/docs, warnings are errors
+	$(BIN)/sphinx-build -q -W --keep-going docs build/docs
+
+reference: .venv/.installed ## Write docs/reference/ from the code of the project that make demo made
+	@$(BIN)/python scripts/reference.py build/demo/mlflow/purchase-prediction
 
 bench-generate: .venv/.installed ## Time a generation with each tool beside the bare tool (ROUNDS=15)
 	@$(BIN)/python benchmarks/generate.py --rounds "$(ROUNDS)"

@@ -103,6 +103,10 @@ def test_every_target_is_in_the_help() -> None:
     assert set(re.findall(r"^  make ([a-z-]+) +\S", listing, re.MULTILINE)) == targets
 
 
+def test_the_pages_build_without_a_warning(tmp_path: Path) -> None:
+    run(BIN / "sphinx-build", "-q", "-W", "--keep-going", ROOT / "docs", tmp_path, cwd=ROOT)
+
+
 def test_links_lead_to_files() -> None:
     for document in DOCUMENTS:
         text = document.read_text(encoding="utf-8")
