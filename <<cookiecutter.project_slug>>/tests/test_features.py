@@ -102,13 +102,10 @@ def test_reading_before_building_says_what_to_run(simulated: Settings) -> None:
         features.training_frame(simulated)
 
 
-def test_the_latest_values_are_those_of_now(simulated: Settings) -> None:
+def test_the_newest_rows_are_those_of_now(simulated: Settings) -> None:
     features.build(simulated)
-    key = features.known_keys(simulated, 3)[2]
+    row = features.newest_rows(simulated, 3)[2]
     with connect(simulated) as db:
         data.prepare(db, simulated)
         now = data.features_at(db, simulated.as_of).df().set_index(data.KEY)
-    latest = features.latest(simulated, key)
-    assert latest is not None
-    assert latest == pytest.approx(now.loc[key, NAMES].to_dict())
-    assert features.latest(simulated, "nobody") is None
+    assert row == pytest.approx({**now.loc[row[data.KEY], NAMES], data.KEY: row[data.KEY]})

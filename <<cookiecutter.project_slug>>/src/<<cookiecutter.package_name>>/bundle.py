@@ -17,7 +17,7 @@ import hashlib
 import shutil
 import tempfile
 from collections.abc import Iterable
-from datetime import datetime
+from datetime import datetime, timedelta
 from itertools import pairwise
 from math import inf
 from pathlib import Path
@@ -75,6 +75,8 @@ class Metadata(BaseModel):
 
     model_name: str
     signature: Signature
+    key: str = "user_id"
+    feature_ttl: timedelta = timedelta(days=1)
     created_at: datetime
     as_of: datetime
     estimator: str

@@ -3,7 +3,8 @@
 This is the first of the two files to edit for a problem of your own (the other is model.py).
 The rest of the project reads from here
 
-- ``KEY``, ``FEATURES``, ``LABEL`` and ``HORIZON``,
+- ``KEY``, ``FEATURES`` and ``TTL`` (how long a computed feature may be used),
+- ``LABEL`` and ``HORIZON``,
 - ``example_times``: the instants at which training examples are taken,
 - ``prepare``, then ``features_at`` and ``labels_at`` for each instant.
 
@@ -27,6 +28,7 @@ from .settings import Settings
 KEY = "customer_id"
 LABEL = "buys_within_30_days"
 HORIZON = timedelta(days=30)
+TTL = timedelta(days=2)
 
 FEATURES = (
     Feature(name="avg_purchase_amount", description="Mean amount of a day with purchases."),

@@ -22,8 +22,9 @@ from typing import Any
 from rich.table import Table
 
 from .console import out
+from .data import KEY
 from .errors import ProjectError
-from .features import known_keys, latest
+from .features import newest_rows
 from .registry import Registry
 from .served_models import PRODUCTION
 from .settings import PACKAGE, Settings
@@ -49,6 +50,7 @@ def run(customers: int) -> None:
     settings = Settings(home=folder, mlflow_tracking_uri="", promotion_database="")
     _command(settings, "data", "simulate", "--customers", str(customers))
     _command(settings, "train")
+    _command(settings, "features", "materialize")
     _command(settings, "registry", "register")
     _command(settings, "registry", "validate")
     _command(settings, "registry", "promote", "--reason", "demo")
@@ -87,12 +89,17 @@ def _command(settings: Settings, *words: str) -> None:
 
 
 def _serve_and_predict(settings: Settings) -> tuple[dict[str, Any], dict[str, Any]]:
-    customer = known_keys(settings, 1)[0]
-    request = {"features": latest(settings, customer)}
+    [features] = newest_rows(settings, 1)
+    request = {"user_id": features.pop(KEY)}
     with _server(settings) as port:
-        answer = _call(port, "POST", "/predict", request)
-    if answer is None:
-        raise DemoError("the server did not answer the prediction with 200")
+        explicit = _call(port, "POST", "/predict", {"features": features})
+        give_up = time.monotonic() + START_SECONDS
+        while (answer := _call(port, "POST", "/predict", request)) is None:  # Feast is loading
+            if time.monotonic() > give_up:
+                raise DemoError("the server did not answer for a user_id alone")
+            time.sleep(0.1)
+    if explicit is None or explicit["confidence"] != answer["confidence"]:
+        raise DemoError(f"explicit features give {explicit}, the feature store gives {answer}")
     return request, answer
 
 

@@ -1,8 +1,8 @@
-"""The feature store: the feature table, the labels and the training frame.
+"""Features: the feature table, the labels and the training frame.
 
 ``build`` writes two tables below ``data/``: ``features/`` (key, event_timestamp, features), one
 Parquet file for each instant, and ``labels.parquet`` (key, event_timestamp, label).
-``training_frame`` joins them as they were known at each label's instant.
+``training_frame`` asks the feature store for the features as known at each label's instant.
 """
 
 from __future__ import annotations
@@ -14,11 +14,17 @@ from contextlib import contextmanager
 from dataclasses import dataclass
 from datetime import datetime
 from pathlib import Path
-from typing import TYPE_CHECKING
+from typing import TYPE_CHECKING, Any
 
-from . import data
+import numpy as np
+import pyarrow as pa
+import pyarrow.compute as pc
+import pyarrow.parquet as pq
+
+from . import data, feature_store
 from .console import track
 from .database import connect, identifier, literal, write_parquet
+from .online_features import FEATURE_SERVICE
 from .purchases import DataError
 from .settings import Settings
 
@@ -26,10 +32,11 @@ if TYPE_CHECKING:
     import duckdb
     import pandas as pd
 
-TIMESTAMP = "event_timestamp"
-FEATURES_FOLDER = "features"
+TIMESTAMP = feature_store.TIMESTAMP
+ORDER = "example_number"
 LABELS_FILE = "labels.parquet"
 SAMPLE_BUCKETS = 1_000_000
+COLUMN_TYPES = {"float": "FLOAT", "int": "BIGINT", "string": "VARCHAR"}
 
 
 @dataclass(frozen=True)
@@ -43,7 +50,7 @@ class Build:
 
 
 def build(settings: Settings) -> Build:
-    """Compute features and labels at every example time, and the features as of now.
+    """Compute features and labels at every example time, and the features as of now; register.
 
     With more than ``settings.training_rows`` examples, those of a fixed sample of keys are kept.
 
@@ -60,10 +67,11 @@ def build(settings: Settings) -> Build:
     with connect(settings) as db:
         data.prepare(db, settings)
         share, examples = _write_labels(db, settings, times)
-        with _replaced_folder(settings.data_dir / FEATURES_FOLDER) as folder:
+        with _replaced_folder(settings.feature_table) as folder:
             for at in track(times, "computing features"):
                 _write_instant(db, folder, at, only_examples=True)
             entities = _write_instant(db, folder, settings.as_of, only_examples=False)
+    feature_store.apply(settings)
     return Build(len(times) + 1, examples, share, entities)
 
 
@@ -77,48 +85,34 @@ def training_frame(settings: Settings) -> pd.DataFrame:
     Raises:
         DataError: the tables are missing, or an example lacks a feature's value.
     """
-    columns = ", ".join(
-        f"{identifier(f.name)}::{'VARCHAR' if f.type == 'string' else 'FLOAT'} AS "
-        f"{identifier(f.name)}"
-        for f in data.FEATURES
-    )
-    with connect(settings) as db:
-        table = db.sql(f"""
-            SELECT labels.{data.KEY}, labels.{TIMESTAMP}, {columns}, {data.LABEL}
-            FROM read_parquet({literal(_labels_path(settings))}) AS labels
-            ASOF LEFT JOIN {_features_table(settings)} AS features
-                ON labels.{data.KEY} = features.{data.KEY}
-                AND labels.{TIMESTAMP} >= features.{TIMESTAMP}
-            ORDER BY labels.{TIMESTAMP}, labels.{data.KEY}
-        """).to_arrow_table()
-    position = table.column_names.index(data.KEY)
-    table = table.set_column(position, data.KEY, table[data.KEY].dictionary_encode())
-    frame: pd.DataFrame = table.to_pandas()
+    labels = pq.read_table(_labels_path(settings))
+    order = pa.array(np.arange(labels.num_rows))
+    entity_rows = labels.append_column(ORDER, order).to_pandas(types_mapper=_text_as_arrow)
+    store = feature_store.open_store(settings)
+    service = store.get_feature_service(FEATURE_SERVICE)
+    table = store.get_historical_features(entity_rows, service).to_arrow()
+    if table.num_rows != labels.num_rows:
+        raise DataError(
+            f"the feature store gave {table.num_rows:,} rows for {labels.num_rows:,} examples: its "
+            "offline engine loses rows (see feature_store.yaml)"
+        )
+    frame: pd.DataFrame = _typed(table.take(pc.sort_indices(table[ORDER]))).to_pandas()
     _require_complete(frame)
     return frame
 
 
-def latest(settings: Settings, key: str) -> dict[str, float | int | str] | None:
-    """One entity's features as of now, or None where it is unknown."""
-    names = ", ".join(identifier(f.name) for f in data.FEATURES)
-    with connect(settings) as db:
-        row = db.execute(
-            f"SELECT {names} FROM {_features_table(settings)} "
-            f"WHERE {data.KEY}::VARCHAR = ? ORDER BY {TIMESTAMP} DESC LIMIT 1",
-            [key],
-        ).fetchone()
-    return None if row is None else dict(zip((f.name for f in data.FEATURES), row, strict=True))
-
-
-def known_keys(settings: Settings, limit: int) -> list[str]:
-    """Some keys of the feature table as of now, in order."""
+def newest_rows(settings: Settings, limit: int) -> list[dict[str, Any]]:
+    """Some rows of the feature table as of now, in the order of their keys."""
+    names = ", ".join([data.KEY, *(identifier(feature.name) for feature in data.FEATURES)])
+    table = settings.feature_table / "*.parquet"
     with connect(settings) as db:
         rows = db.execute(
-            f"SELECT {data.KEY}::VARCHAR FROM {_features_table(settings)} "
-            f"WHERE {TIMESTAMP} = ? ORDER BY 1 LIMIT ?",
+            f"SELECT {names} FROM read_parquet({literal(table)}) "
+            f"WHERE {TIMESTAMP} = ? ORDER BY {data.KEY} LIMIT ?",
             [settings.as_of, limit],
-        ).fetchall()
-    return [str(row[0]) for row in rows]
+        )
+        columns = [column[0] for column in rows.description]
+        return [dict(zip(columns, row, strict=True)) for row in rows.fetchall()]
 
 
 def _write_labels(
@@ -126,7 +120,8 @@ def _write_labels(
 ) -> tuple[float, int]:
     for at in track(times, "computing labels"):
         rows = data.labels_at(db, at).project(
-            f"{data.KEY}, {literal(at)}::TIMESTAMP AS {TIMESTAMP}, {data.LABEL}"
+            f"{data.KEY}::VARCHAR AS {data.KEY}, {literal(at)}::TIMESTAMP AS {TIMESTAMP}, "
+            f"{data.LABEL}"
         )
         verb = "INSERT INTO labels" if at != times[0] else "CREATE TABLE labels AS"
         db.execute(f"{verb} {rows.sql_query()}")
@@ -135,26 +130,30 @@ def _write_labels(
     if share < 1:
         kept = int(share * SAMPLE_BUCKETS)
         db.execute(
-            f"DELETE FROM labels WHERE md5_number_lower({data.KEY}::VARCHAR) "
-            f"% {SAMPLE_BUCKETS} >= {kept}"
+            f"DELETE FROM labels WHERE md5_number_lower({data.KEY}) % {SAMPLE_BUCKETS} >= {kept}"
         )
-    return share, write_parquet(db, "FROM labels", _labels_path(settings, exists=False))
+    query = f"FROM labels ORDER BY {TIMESTAMP}, {data.KEY}"
+    return share, write_parquet(db, query, _labels_path(settings, exists=False))
 
 
 def _write_instant(
     db: duckdb.DuckDBPyConnection, folder: Path, at: datetime, only_examples: bool
 ) -> int:
     query = data.features_at(db, at).sql_query()
-    names = ", ".join(identifier(f.name) for f in data.FEATURES)
+    columns = ", ".join(
+        f"{identifier(f.name)}::{COLUMN_TYPES[f.type]} AS {identifier(f.name)}"
+        for f in data.FEATURES
+    )
     wanted = (
-        f"WHERE {data.KEY} IN (SELECT {data.KEY} FROM labels WHERE {TIMESTAMP} = {literal(at)})"
+        f"WHERE {data.KEY}::VARCHAR IN "
+        f"(SELECT {data.KEY} FROM labels WHERE {TIMESTAMP} = {literal(at)})"
         if only_examples
         else ""
     )
     return write_parquet(
         db,
-        f"SELECT {data.KEY}, {literal(at)}::TIMESTAMP AS {TIMESTAMP}, {names} "
-        f"FROM ({query}) {wanted} ORDER BY {data.KEY}",
+        f"SELECT {data.KEY}::VARCHAR AS {data.KEY}, {literal(at)}::TIMESTAMP AS {TIMESTAMP}, "
+        f"{columns} FROM ({query}) {wanted} ORDER BY {data.KEY}",
         folder / f"{at:%Y%m%dT%H%M%S}.parquet",
     )
 
@@ -175,6 +174,25 @@ def _replaced_folder(folder: Path) -> Iterator[Path]:
         shutil.rmtree(staging, ignore_errors=True)
 
 
+def _text_as_arrow(kind: pa.DataType) -> pd.ArrowDtype | None:
+    """Keep text out of Python objects, of which there would be one for each row."""
+    import pandas as pd
+
+    return pd.ArrowDtype(kind) if pa.types.is_string(kind) else None
+
+
+def _typed(table: pa.Table) -> pa.Table:
+    """The columns of a training frame, numbers as the float32 that the model reads."""
+    columns = {
+        data.KEY: table[data.KEY].dictionary_encode(),
+        TIMESTAMP: table[TIMESTAMP].cast(pa.timestamp("us", "UTC")).cast(pa.timestamp("us")),
+    }
+    for feature in data.FEATURES:
+        column = table[feature.name]
+        columns[feature.name] = column if feature.type == "string" else column.cast(pa.float32())
+    return pa.table({**columns, data.LABEL: table[data.LABEL]})
+
+
 def _require_complete(frame: pd.DataFrame) -> None:
     missing = frame[[f.name for f in data.FEATURES]].isna().sum()
     if missing.any():
@@ -190,10 +208,3 @@ def _labels_path(settings: Settings, exists: bool = True) -> Path:
     if exists and not path.exists():
         raise DataError(f"no labels in {settings.data_dir}: run `features build` first")
     return path
-
-
-def _features_table(settings: Settings) -> str:
-    folder = settings.data_dir / FEATURES_FOLDER
-    if not folder.is_dir():
-        raise DataError(f"no features in {settings.data_dir}: run `features build` first")
-    return f"read_parquet({literal(folder / '*.parquet')})"

@@ -70,6 +70,34 @@ class Settings(BaseSettings):
         "production) may lie below zero in the task's primary metric.",
     )
 
+    feature_store: str = Field(
+        "",
+        pattern=r"^[a-z0-9_-]*$",
+        description="Which feature_store.NAME.yaml of the feature repo counts, such as production; "
+        "default: feature_store.yaml, everything in the home folder.",
+    )
+    feature_repo: Path | None = Field(
+        None, description="Folder of Feast's files; default: the project's own feature_repo/."
+    )
+    feature_server: str = Field(
+        "",
+        description="Address of Feast's own feature server that this server asks for a user's "
+        "features; default: this process reads the online store, where Feast is installed.",
+    )
+    feature_timeout_seconds: float = Field(
+        1.0, gt=0, description="How long a prediction waits for a user's features (else 503)."
+    )
+    feature_registry: str = Field(
+        "", description="Production: address of Feast's registry in PostgreSQL (postgresql://...)."
+    )
+    feature_redis: str = Field("", description="Production: Redis, as host:port[,password=...].")
+    redshift_cluster: str = Field("", description="Production: Redshift cluster.")
+    redshift_user: str = Field("", description="Production: Redshift user.")
+    redshift_database: str = Field("", description="Production: Redshift database.")
+    redshift_region: str = Field("", description="Production: AWS region of the cluster.")
+    redshift_staging: str = Field("", description="Production: S3 folder for its transfers.")
+    redshift_role: str = Field("", description="Production: IAM role by which it reaches S3.")
+
     duckdb_memory_limit: str = Field(
         "3GB", pattern=r"^\d+(\.\d+)? ?[KMGT]i?B$", description="Memory that DuckDB may use."
     )
@@ -131,6 +159,21 @@ class Settings(BaseSettings):
     def data_manifest(self) -> Path:
         """What was taken in last: its kind, rows, fingerprint and newest event."""
         return self.data_dir / "manifest.json"
+
+    @property
+    def feature_table(self) -> Path:
+        """The features known at each instant, one Parquet file for each."""
+        return self.data_dir / "features"
+
+    @property
+    def feature_registry_file(self) -> Path:
+        """What is registered in the embedded feature store."""
+        return self.home.resolve() / "feature_registry.db"
+
+    @property
+    def feature_repo_dir(self) -> Path:
+        """Where feature_store.yaml and definitions.py lie."""
+        return (self.feature_repo or Path(__file__).parents[2] / "feature_repo").resolve()
 
     @property
     def models_dir(self) -> Path:

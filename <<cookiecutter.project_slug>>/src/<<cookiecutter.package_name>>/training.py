@@ -208,6 +208,8 @@ def _fit_and_log(run: Run, plan: Plan) -> TrainedModel:
         metadata=Metadata(
             model_name=settings.model_name,
             signature=signature,
+            key=data.KEY,
+            feature_ttl=data.TTL,
             created_at=datetime.now(timezone.utc),
             as_of=settings.as_of,
             estimator=type(fitted).__name__,

@@ -14,6 +14,7 @@ from .settings import Settings
 KEY = "biopsy_id"
 LABEL = "diagnosis"
 HORIZON = timedelta(days=7)
+TTL = timedelta(days=2)
 
 FEATURES = tuple(
     Feature(name=name.replace(" ", "_")) for name in load_breast_cancer().feature_names

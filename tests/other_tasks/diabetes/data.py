@@ -14,6 +14,7 @@ from .settings import Settings
 KEY = "patient_id"
 LABEL = "progression"
 HORIZON = timedelta(days=365)
+TTL = timedelta(days=2)
 
 FEATURES = (
     Feature(name="age", type="int", description="In years."),

@@ -14,6 +14,7 @@ from .settings import Settings
 KEY = "flower_id"
 LABEL = "species"
 HORIZON = timedelta(days=1)
+TTL = timedelta(days=2)
 
 FEATURES = (
     Feature(name="sepal_length", description="In cm."),

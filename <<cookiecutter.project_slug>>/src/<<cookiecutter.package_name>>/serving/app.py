@@ -19,6 +19,7 @@ from uvicorn.supervisors import Multiprocess
 from ..settings import Settings
 from .metrics import ServerMetrics
 from .middleware import BodyLimitMiddleware, RequestIdMiddleware
+from .online import UserFeatures
 from .openapi import described
 from .problems import add_problem_handlers
 from .routes import router
@@ -45,7 +46,8 @@ class ServingApp(FastAPI):
     def openapi(self) -> dict[str, Any]:
         """Describe the server as it is now."""
         most_rows = self.state.settings.max_batch_rows
-        return described(super().openapi(), self.state.store.current, most_rows)
+        users = self.state.users.configured
+        return described(super().openapi(), self.state.store.current, most_rows, users)
 
 
 def create_app(settings: Settings) -> FastAPI:
@@ -61,6 +63,7 @@ def create_app(settings: Settings) -> FastAPI:
     app.state.settings = settings
     app.state.metrics = ServerMetrics()
     app.state.store = ModelStore(settings.served_dir, app.state.metrics)
+    app.state.users = UserFeatures(settings)
     app.add_middleware(BodyLimitMiddleware, most_bytes=settings.max_body_bytes)
     add_problem_handlers(app)
     app.include_router(router)
@@ -92,11 +95,13 @@ def serve(settings: Settings) -> None:
 @asynccontextmanager
 async def _lifespan(app: FastAPI) -> AsyncIterator[None]:
     store: ModelStore = app.state.store
+    app.state.users.start()
     await asyncio.to_thread(store.refresh)
     watcher = asyncio.create_task(store.watch(app.state.settings.model_poll_seconds))
     try:
         yield
     finally:
+        app.state.users.close()
         watcher.cancel()
         with suppress(asyncio.CancelledError):
             await watcher

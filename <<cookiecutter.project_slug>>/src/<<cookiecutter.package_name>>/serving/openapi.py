@@ -13,15 +13,21 @@ from .store import ServedModel
 REFERENCE = "#/components/schemas/{model}"
 
 
-def described(base: dict[str, Any], model: ServedModel | None, most_rows: int) -> dict[str, Any]:
-    """Complete FastAPI's document with the problems, the model's features and an example."""
+def described(
+    base: dict[str, Any], model: ServedModel | None, most_rows: int, users: bool
+) -> dict[str, Any]:
+    """Complete FastAPI's document with the problems, the model's features and an example.
+
+    Without ``users`` nothing could look up a user's features: then no request asks for that.
+    """
     document = deepcopy(base)
     schemas = document["components"]["schemas"]
     problem = Problem.model_json_schema(ref_template=REFERENCE)
     schemas.update(problem.pop("$defs"), Problem=problem)
     body = document["paths"][PREDICT_PATH]["post"]["requestBody"]["content"]["application/json"]
-    schemas.pop(UserRequest.__name__)  # nothing here could look up a user's features
-    body["schema"]["oneOf"].remove(_reference(UserRequest.__name__))
+    if not users:
+        schemas.pop(UserRequest.__name__)
+        body["schema"]["oneOf"].remove(_reference(UserRequest.__name__))
     instances = schemas[BatchRequest.__name__]["properties"]["instances"]
     instances["maxItems"] = most_rows
     if model is None:

@@ -27,6 +27,7 @@ from .messages import (
 )
 from .metrics import ServerMetrics
 from .middleware import PREDICT_PATH
+from .online import UserFeatures
 from .problems import documented
 from .rows import InvalidRowsError, Rows, ValueProblem, pointer
 from .store import Answer, ModelStore, ServedModel
@@ -52,6 +53,11 @@ async def _metrics(request: Request) -> ServerMetrics:
     return metrics
 
 
+async def _users(request: Request) -> UserFeatures:
+    users: UserFeatures = request.app.state.users
+    return users
+
+
 async def _request_id(request: Request) -> str:
     request_id: str = request.state.request_id
     return request_id
@@ -60,6 +66,7 @@ async def _request_id(request: Request) -> str:
 SettingsDependency = Annotated[Settings, Depends(_settings)]
 StoreDependency = Annotated[ModelStore, Depends(_store)]
 MetricsDependency = Annotated[ServerMetrics, Depends(_metrics)]
+UsersDependency = Annotated[UserFeatures, Depends(_users)]
 RequestId = Annotated[str, Depends(_request_id)]
 
 
@@ -86,17 +93,21 @@ CurrentModel = Annotated[ServedModel, Depends(_current_model)]
 @router.post(
     PREDICT_PATH,
     dependencies=[Depends(_json_body)],
-    responses=documented(400, 413, 415, 422, 500, 503),
+    responses=documented(400, 404, 413, 415, 422, 500, 503),
 )
 async def predict(
     body: PredictRequest,
     model: CurrentModel,
     settings: SettingsDependency,
     metrics: MetricsDependency,
+    users: UsersDependency,
     request_id: RequestId,
 ) -> PredictResponse | BatchResponse:
     """Score one instance, or several at once."""
     started = perf_counter()
+    if isinstance(body, UserRequest):
+        row = await users.row(body.user_id, model.metadata)
+        body = SingleRequest(features=row, user_id=body.user_id)
     rows = _rows(body, settings.max_batch_rows)
     if len(rows) > MOST_ROWS_IN_EVENT_LOOP:
         blocks, answers = await run_in_threadpool(model.answer, rows)
@@ -149,10 +160,7 @@ def metrics(request: Request, server_metrics: MetricsDependency) -> Response:
     return Response(encode(server_metrics.registry), headers={"Content-Type": content_type})
 
 
-def _rows(body: SingleRequest | BatchRequest | UserRequest, most_rows: int) -> Rows:
-    if isinstance(body, UserRequest):
-        detail = "this server holds no feature store: send the user's features as well"
-        raise InvalidRowsError([ValueProblem(pointer=pointer("user_id"), detail=detail)])
+def _rows(body: SingleRequest | BatchRequest, most_rows: int) -> Rows:
     if isinstance(body, SingleRequest):
         return [(pointer("features"), body.features)]
     if len(body.instances) > most_rows:
