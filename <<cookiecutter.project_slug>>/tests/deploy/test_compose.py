@@ -9,7 +9,6 @@ from typing import Any
 import pytest
 import yaml
 
-from ..services import require_program
 from .files import PROJECT, load, run
 
 PASSWORDS = ("POSTGRES_PASSWORD", "S3_SECRET_KEY", "REDIS_PASSWORD", "GRAFANA_PASSWORD")
@@ -17,9 +16,9 @@ PASSWORDS = ("POSTGRES_PASSWORD", "S3_SECRET_KEY", "REDIS_PASSWORD", "GRAFANA_PA
 
 @pytest.fixture(scope="module")
 def compose() -> list[str]:
-    docker = require_program("docker")
-    if run(docker, "compose", "version", check=False).returncode:
-        pytest.skip("docker has no compose plugin")
+    docker = shutil.which("docker")
+    if docker is None or run(docker, "compose", "version", check=False).returncode:
+        pytest.skip("docker compose is not installed")
     return [docker, "compose", "--file", str(PROJECT / "compose.yaml"), "--env-file", "/dev/null"]
 
 
