@@ -108,54 +108,54 @@ dateutil dbm decimal def defusedxml del deploy deprecation detect_secrets detect
 difflib dill dis dist distlib distro distutils dmypy docker docs docstring_parser doctest
 doesitcache dotenv dsl_compile duckdb dynaconf elif else email encodings ensurepip enum errno
 evidently except exceptiongroup execnet f2py faker false fastapi fastapi_offline faulthandler fcntl
-feast feast_mcp filecmp fileinput filelock finally flask flask_cors flatbuffers fnmatch fonttools
-for formulaic fractions from frozenlist fsspec ftplib functools gc genericpath getopt getpass
-gettext git gitdb gitpython glob global google google_api_core google_auth google_cloud_core
-google_cloud_storage google_crc32c google_resumable_media googleapis_common_protos graphene graphlib
-graphql graphql_core graphql_relay greenlet greenlet_stubs grp gunicorn gunicornc gzip h11 harfile
-hashlib heapq hiredis hmac homes html http httpcore httpcore2 httptools httpx httpx2 httpx2_jsfetch
-huey huey_consumer humanfriendly hypothesis hypothesis_graphql ibis ibis_framework identify
-identify_cli idlelib idna if imaplib imghdr imp import importlib importlib_metadata
-importlib_resources in iniconfig inspect interface_meta io ipaddress is isympy iterative_telemetry
-itertools itsdangerous jinja2 jmespath joblib joserfc json jsondiff jsonpatch jsonpatch_cli
-jsonpatch_stubs jsonpath_ng jsonpointer jsonpointer_stubs jsonschema jsonschema_path jsonschema_rs
-jsonschema_specifications jupyterlab_plotly jwt keyword kfp kfp_kubernetes kfp_pipeline_spec
-kfp_server_api kiwisolver kubernetes kubernetes_validate lambda lazy_object_proxy lib2to3 librt
-license_expression linecache litestar litestar_htmx locale locket logging logs lpt0 lpt1 lpt2 lpt3
-lpt4 lpt5 lpt6 lpt7 lpt8 lpt9 lzma mailbox mailcap mako mako_render markdown_it markdown_it_py
-markupsafe marshal match math matplotlib mdurl mimetypes ml_dtypes mlflow mlflow_skinny
-mlflow_tracing mmap mmh3 modulefinder moto moto_proxy moto_server mpl_toolkits mpmath msgpack
-msgspec msilib msvcrt multidict multipart multiprocessing mypy mypy_extensions mypyc narwhals netrc
-networkx nis nltk nntplib nodeenv none nonlocal normalizer not nt ntpath nturl2path nul numbers
-numpy numpy_config oauthlib onnx onnxruntime onnxruntime_test opcode openapi_schema_validator
-openapi_spec_validator opentelemetry opentelemetry_api opentelemetry_bootstrap
-opentelemetry_instrument opentelemetry_instrumentation opentelemetry_proto opentelemetry_sdk
-opentelemetry_util_http operator optparse or os ossaudiodev packageurl packageurl_python packaging
-packaging_legacy_version pandas pandas_stubs pandera parsy partd pass pathable pathlib pathspec
-patsy pdb pickle pickletools pil pillow pip pip3 pip_api pip_audit pip_requirements_parser pipes
-pkg_resources pkgutil platform platformdirs plistlib plotly pluggy polyfactory poplib posix
-posixpath pprint pre_commit prettytable prn profile prometheus_client propcache proto proto_plus
-protobuf pstats psutil psycopg psycopg_binary pty public pwd py py_compile py_partiql_parser
-py_serializable py_test pyarrow pyarrow_hotfix pyasn1 pyasn1_modules pyclbr pycparser pydantic
-pydantic_core pydantic_settings pydoc pydoc_data pyexpat pyftmerge pyftsubset pygmentize pygments
-pygrun pyjwt pylab pyparsing pyrate_limiter pyreadline3 pytest pytest_xdist python python3
-python_dateutil python_discovery python_dotenv pytz pywin32 pyyaml queue quopri raise random re
-readline redis referencing regex reprlib requests requests_oauthlib requests_toolbelt requirements
-resource responses return rfc3339_validator rich rich_click rlcompleter rpds rpds_py ruff runpy
-s3transfer sched schemathesis scikit_learn scipy secrets select selectors services serving
-setuptools shellingham shelve shlex shutil signal site six skl2onnx sklearn skops smmap smtpd
-smtplib sndhdr sniffio socket socketserver sortedcontainers spwd sqlalchemy sqlformat sqlglot
-sqlite3 sqlparse src sre_compile sre_constants sre_parse ssl st starlette stat statistics
-statsmodels stevedore string stringprep struct stubgen stubtest subprocess sunau sympy symtable sys
-sysconfig syslog tabnanny tabulate tarfile telnetlib tempfile tenacity termios test tests textwrap
-this threading threadpoolctl time timeit tkinter tlz token tokenize toml tomli tomli_w tomllib toolz
-tqdm trace traceback tracemalloc tracking trained true truststore try ttx tty turtle turtledemo
-typeguard typer types types_greenlet types_pytz typing typing_extensions typing_inspect
-typing_inspection tzdata ujson ujson_stubs unicodedata unittest urllib urllib3 uu uuid uuid6 uv
-uvicorn uvicorn_worker uvloop vendor_licenses venv virtualenv waitress wandb warnings watchdog
-watchfiles watchmedo wave wb wcwidth weakref webbrowser websocket websocket_client websockets
-werkzeug wheel while winreg winsound with wrapt wrapt_stubs wsdump wsgiref xdist xdrlib xml xmlrpc
-xmltodict xxhash yaml yarl yield zipapp zipfile zipimport zipp zizmor zlib zoneinfo
+feast feast_mcp feature_stores filecmp fileinput filelock finally flask flask_cors flatbuffers
+fnmatch fonttools for formulaic fractions from frozenlist fsspec ftplib functools gc genericpath
+getopt getpass gettext git gitdb gitpython glob global google google_api_core google_auth
+google_cloud_core google_cloud_storage google_crc32c google_resumable_media googleapis_common_protos
+graphene graphlib graphql graphql_core graphql_relay greenlet greenlet_stubs grp gunicorn gunicornc
+gzip h11 harfile hashlib heapq hiredis hmac homes html http httpcore httpcore2 httptools httpx
+httpx2 httpx2_jsfetch huey huey_consumer humanfriendly hypothesis hypothesis_graphql ibis
+ibis_framework identify identify_cli idlelib idna if imaplib imghdr imp import importlib
+importlib_metadata importlib_resources in iniconfig inspect interface_meta io ipaddress is isympy
+iterative_telemetry itertools itsdangerous jinja2 jmespath joblib joserfc json jsondiff jsonpatch
+jsonpatch_cli jsonpatch_stubs jsonpath_ng jsonpointer jsonpointer_stubs jsonschema jsonschema_path
+jsonschema_rs jsonschema_specifications jupyterlab_plotly jwt keyword kfp kfp_kubernetes
+kfp_pipeline_spec kfp_server_api kiwisolver kubernetes kubernetes_validate lambda lazy_object_proxy
+lib2to3 librt license_expression linecache litestar litestar_htmx locale locket logging logs lpt0
+lpt1 lpt2 lpt3 lpt4 lpt5 lpt6 lpt7 lpt8 lpt9 lzma mailbox mailcap mako mako_render markdown_it
+markdown_it_py markupsafe marshal match math matplotlib mdurl mimetypes ml_dtypes mlflow
+mlflow_skinny mlflow_tracing mmap mmh3 modulefinder moto moto_proxy moto_server mpl_toolkits mpmath
+msgpack msgspec msilib msvcrt multidict multipart multiprocessing mypy mypy_extensions mypyc
+narwhals netrc networkx nis nltk nntplib nodeenv none nonlocal normalizer not nt ntpath nturl2path
+nul numbers numpy numpy_config oauthlib onnx onnxruntime onnxruntime_test opcode
+openapi_schema_validator openapi_spec_validator opentelemetry opentelemetry_api
+opentelemetry_bootstrap opentelemetry_instrument opentelemetry_instrumentation opentelemetry_proto
+opentelemetry_sdk opentelemetry_util_http operator optparse or os ossaudiodev packageurl
+packageurl_python packaging packaging_legacy_version pandas pandas_stubs pandera parsy partd pass
+pathable pathlib pathspec patsy pdb pickle pickletools pil pillow pip pip3 pip_api pip_audit
+pip_requirements_parser pipes pkg_resources pkgutil platform platformdirs plistlib plotly pluggy
+polyfactory poplib posix posixpath pprint pre_commit prettytable prn profile prometheus_client
+propcache proto proto_plus protobuf pstats psutil psycopg psycopg_binary pty public pwd py
+py_compile py_partiql_parser py_serializable py_test pyarrow pyarrow_hotfix pyasn1 pyasn1_modules
+pyclbr pycparser pydantic pydantic_core pydantic_settings pydoc pydoc_data pyexpat pyftmerge
+pyftsubset pygmentize pygments pygrun pyjwt pylab pyparsing pyrate_limiter pyreadline3 pytest
+pytest_xdist python python3 python_dateutil python_discovery python_dotenv pytz pywin32 pyyaml queue
+quopri raise random re readline redis referencing regex reprlib requests requests_oauthlib
+requests_toolbelt requirements resource responses return rfc3339_validator rich rich_click
+rlcompleter rpds rpds_py ruff runpy s3transfer sched schemathesis scikit_learn scipy secrets select
+selectors services serving setuptools shellingham shelve shlex shutil signal site six skl2onnx
+sklearn skops smmap smtpd smtplib sndhdr sniffio socket socketserver sortedcontainers spwd
+sqlalchemy sqlformat sqlglot sqlite3 sqlparse src sre_compile sre_constants sre_parse ssl st
+starlette stat statistics statsmodels stevedore string stringprep struct stubgen stubtest subprocess
+sunau sympy symtable sys sysconfig syslog tabnanny tabulate tarfile telnetlib tempfile tenacity
+termios test tests textwrap this threading threadpoolctl time timeit tkinter tlz token tokenize toml
+tomli tomli_w tomllib toolz tqdm trace traceback tracemalloc tracking trained true truststore try
+ttx tty turtle turtledemo typeguard typer types types_greenlet types_pytz typing typing_extensions
+typing_inspect typing_inspection tzdata ujson ujson_stubs unicodedata unittest urllib urllib3 uu
+uuid uuid6 uv uvicorn uvicorn_worker uvloop vendor_licenses venv virtualenv waitress wandb warnings
+watchdog watchfiles watchmedo wave wb wcwidth weakref webbrowser websocket websocket_client
+websockets werkzeug wheel while winreg winsound with wrapt wrapt_stubs wsdump wsgiref xdist xdrlib
+xml xmlrpc xmltodict xxhash yaml yarl yield zipapp zipfile zipimport zipp zizmor zlib zoneinfo
 """
 RESERVED = frozenset(RESERVED_WORDS.split())
 
