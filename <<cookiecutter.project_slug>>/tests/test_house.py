@@ -14,6 +14,7 @@ SERVER_MAY_IMPORT = {
     "bundle",
     "console",
     "errors",
+    "experiment",
     "online_features",
     "prediction_log",
     "schema",

@@ -9,6 +9,7 @@ import pytest
 
 from <<cookiecutter.package_name>> import data
 from <<cookiecutter.package_name>>.bundle import BundleError, read_bundle
+from <<cookiecutter.package_name>>.experiment import ExperimentError, validated, write_experiment
 from <<cookiecutter.package_name>>.gate import Verdict
 from <<cookiecutter.package_name>>.mlflow_client import mlflow
 from <<cookiecutter.package_name>>.promotions import PromotionError, PromotionRecord
@@ -223,6 +224,36 @@ def test_sync_brings_what_the_aliases_name(registry: Registry, good: Path, noise
     assert read_aliases(served) == {"production": production, "staging": staging}
     assert served_bundle(served, production) == registry.bundle("production")
     assert served_bundle(served, staging) == registry.bundle("staging")
+
+
+def test_sync_brings_what_the_experiment_names(registry: Registry, good: Path) -> None:
+    settings = registry._settings
+    earlier, production, staging = (registry.register(good).number for _ in range(3))
+    assert registry.validate(production).passed
+    registry.promote(production)
+    arms = [
+        {"name": "control", "model": "production", "weight": "0.5"},
+        {"name": "treatment", "model": earlier, "weight": "0.5"},
+    ]
+    write_experiment(settings.experiment_path, validated({"name": "x", "variants": arms}))
+    assert registry.sync() == {"production": production, "staging": staging}
+    assert served_bundle(settings.served_dir, earlier) == registry.bundle(earlier)
+
+
+def test_a_mistake_in_the_experiment_does_not_hold_production_up(
+    registry: Registry, good: Path
+) -> None:
+    settings = registry._settings
+    production = in_production(registry, good)
+    arms = [{"name": "control", "model": "production", "weight": "1"}]
+    shadowed = {"name": "x", "variants": arms, "shadow": {"model": "77"}}
+    write_experiment(settings.experiment_path, validated(shadowed))
+    with pytest.raises(RegistryError, match="no version or alias '77'"):
+        registry.sync()
+    assert read_aliases(settings.served_dir)["production"] == production
+    settings.experiment_path.write_text("{")
+    with pytest.raises(ExperimentError, match="is not valid"):
+        registry.sync()
 
 
 def test_sync_mends_an_altered_bundle(registry: Registry, good: Path) -> None:

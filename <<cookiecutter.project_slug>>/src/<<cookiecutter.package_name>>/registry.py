@@ -18,6 +18,7 @@ from typing import Any
 from . import gate
 from .bundle import Bundle, read_bundle
 from .errors import ProjectError
+from .experiment import read_experiment
 from .holdout import Holdout, read_holdout
 from .logged_model import BUNDLE_PATH, EVALUATION_PATH, log_model
 from .mlflow_client import connect, mlflow
@@ -196,19 +197,24 @@ class Registry:
         return version
 
     def sync(self) -> dict[str, str]:
-        """Bring every aliased version's bundle to the served folder, then the aliases.
+        """Bring the bundles of all aliases to the served folder, then the aliases.
+
+        What the experiment names besides comes last: no mistake in it holds production up.
 
         Returns:
             The aliases with their versions.
 
         Raises:
             BundleError: a bundle is not intact; the served aliases stay as they were.
+            ExperimentError: the experiment's description is not valid.
+            RegistryError: the experiment names an unknown version.
         """
         aliases = self._aliases()
-        for number in sorted(set(aliases.values())):
-            with self._files(number) as files:
-                add_version(self._settings.served_dir, number, files / BUNDLE_PATH)
+        self._serve(set(aliases.values()))
         write_aliases(self._settings.served_dir, aliases)
+        if experiment := read_experiment(self._settings.experiment_path):
+            named = {self.version(model).number for model in experiment.models}
+            self._serve(named - set(aliases.values()))
         return aliases
 
     def bundle(self, reference: str) -> Bundle:
@@ -221,6 +227,11 @@ class Registry:
         with self._files(self.version(reference).number) as files:
             signature = read_bundle(files / BUNDLE_PATH).signature
             return read_holdout(files / EVALUATION_PATH, signature)
+
+    def _serve(self, numbers: set[str]) -> None:
+        for number in sorted(numbers):
+            with self._files(number) as files:
+                add_version(self._settings.served_dir, number, files / BUNDLE_PATH)
 
     @contextmanager
     def _moving(self) -> Iterator[PromotionRecord]:

@@ -125,6 +125,9 @@ class Settings(BaseSettings):
     log_retention_days: int = Field(
         365, ge=1, description="Days of predictions and feedback that `log compact` keeps."
     )
+    experiment_file: Path = Field(
+        Path("experiment.json"), description="The running A/B test; none without the file."
+    )
 
     @field_validator("fixed_clock")
     @classmethod
@@ -189,6 +192,16 @@ class Settings(BaseSettings):
     def prediction_log_dir(self) -> Path:
         """Absolute folder of the prediction log."""
         return self.home.resolve() / self.log_dir
+
+    @property
+    def experiment_path(self) -> Path:
+        """Absolute path of the running experiment's description."""
+        return self.home.resolve() / self.experiment_file
+
+    @property
+    def experiments_dir(self) -> Path:
+        """Ended experiments and the reports' pictures."""
+        return self.home.resolve() / "experiments"
 
     @property
     def tracking_uri(self) -> str:
