@@ -10,8 +10,9 @@ import json
 import textwrap
 from datetime import datetime, timedelta, timezone
 from pathlib import Path
+from typing import Literal
 
-from pydantic import AliasChoices, Field, field_validator
+from pydantic import AliasChoices, Field, SecretStr, field_validator
 from pydantic_settings import BaseSettings, SettingsConfigDict
 
 PACKAGE = __name__.partition(".")[0]
@@ -114,6 +115,23 @@ class Settings(BaseSettings):
     )
     max_body_bytes: int = Field(1_000_000, ge=100, description="Largest request body (else 413).")
     max_batch_rows: int = Field(1_000, ge=1, description="Most instances in one request.")
+    max_in_flight: int = Field(
+        1_000, ge=1, description="Most requests under way in a worker (else 503, Retry-After)."
+    )
+    max_in_flight_bytes: int = Field(
+        64_000_000, ge=100, description="Most bytes of their bodies together (else 503)."
+    )
+    api_keys: SecretStr = Field(
+        SecretStr(""),
+        description="Keys, separated by commas, of which clients must show one as X-API-Key or as "
+        "bearer token; default: none is asked for.",
+    )
+    server_log: Literal["text", "json"] = Field("text", description="Form of the server's log.")
+    traces_endpoint: str = Field(
+        "",
+        description="Address that takes the server's OpenTelemetry traces over HTTP, such as "
+        "http://localhost:4318/v1/traces; needs the extra `tracing`.",
+    )
 
     log_predictions: bool = Field(
         True, description="Whether the server logs what it answers and takes feedback."

@@ -10,7 +10,6 @@ from prometheus_client.parser import text_string_to_metric_families
 from starlette.testclient import TestClient
 
 from <<cookiecutter.package_name>>.bundle import NumberProfile, Profile
-from <<cookiecutter.package_name>>.serving.metrics import FOLD_ROWS, FeatureCounts
 from <<cookiecutter.package_name>>.settings import Settings
 
 from ..bundles import CASES, Models, publish, rewritten_bundle, rows_of, server_settings
@@ -126,19 +125,6 @@ def test_negative_numbers_are_counted_without_a_sum(
         assert value(metrics, "model_feature_value_bucket", le=edge, **labels) == rows
     assert value(metrics, "model_feature_value_count", **labels) == 4
     assert "model_feature_value_sum" not in metrics
-
-
-def test_rows_that_wait_to_be_counted_are_few(models: Models) -> None:
-    bundle = models.get("binary").bundle
-    counts = FeatureCounts(bundle.signature, bundle.profile)
-    for _ in range(3):
-        for _ in range(FOLD_ROWS - 1):
-            counts.add({"numbers": np.ones((1, 2), np.float32)})
-        assert counts._pending_rows < FOLD_ROWS
-    numbers, _ = counts.snapshot()
-    assert [number.bins.sum() for number in numbers] == [3 * (FOLD_ROWS - 1)] * 2
-    assert [number.total for number in numbers] == [3 * (FOLD_ROWS - 1)] * 2
-    assert not counts._pending
 
 
 def test_refused_requests_are_counted_by_status_and_not_as_predictions(client: TestClient) -> None:

@@ -22,7 +22,7 @@ from ..bundles import Models, publish, rewritten_bundle
 
 @pytest.fixture
 def store(settings: Settings) -> ModelStore:
-    return ModelStore(settings.served_dir, ServerMetrics())
+    return ModelStore(settings.served_dir, settings.experiment_path, ServerMetrics())
 
 
 def reloads(store: ModelStore) -> tuple[float, float]:
@@ -55,17 +55,17 @@ def test_a_model_is_loaded_once_and_replaced(
     store.refresh()
     first = store.current
     assert first is not None
-    assert first.version == "1"
+    assert first.control.version == "1"
     for _ in range(3):
         store.refresh()
     assert store.current is first
     publish(settings, "2", models.get("binary", seed=1))
     store.refresh()
     assert store.current is not None
-    assert store.current.version == "2"
+    assert store.current.control.version == "2"
     publish(settings, "1", models.get("binary"))
     store.refresh()
-    assert store.current.version == "1"
+    assert store.current.control.version == "1"
     assert reloads(store) == (3, 0)
 
 
@@ -159,7 +159,7 @@ def test_what_is_broken_is_refused_once_and_the_old_model_keeps_serving(
     publish(settings, "2", models.get("binary", seed=1))
     store.refresh()
     assert store.current is not None
-    assert store.current.version == "2"
+    assert store.current.control.version == "2"
 
 
 def test_a_broken_bundle_at_the_start_leaves_no_model(
@@ -187,7 +187,7 @@ def test_the_running_model_outlives_damage_to_its_files(
     break_file("model.onnx", b"altered")(settings)
     store.refresh()
     assert [record.levelname for record in caplog.records] == ["ERROR", "WARNING", "ERROR"]
-    assert store.current.version == "2"
+    assert store.current.control.version == "2"
 
 
 def test_a_refused_state_is_tried_again_later(

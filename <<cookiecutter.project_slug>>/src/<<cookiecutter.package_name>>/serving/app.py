@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import asyncio
+import logging
 from collections.abc import AsyncIterator
 from contextlib import asynccontextmanager, suppress
 from functools import partial
@@ -12,18 +13,24 @@ import uvicorn
 from fastapi import FastAPI, Request
 from fastapi.openapi.docs import get_swagger_ui_html
 from fastapi.responses import HTMLResponse
+from fastapi.routing import iter_route_contexts
 from fastapi.staticfiles import StaticFiles
-from starlette.types import ASGIApp
+from starlette.routing import Match
+from starlette.types import ASGIApp, Receive, Scope, Send
 from uvicorn.supervisors import Multiprocess
 
 from ..settings import Settings
+from .fast_path import FastPath
 from .metrics import ServerMetrics
-from .middleware import BodyLimitMiddleware, RequestIdMiddleware
+from .middleware import PREDICT_PATH, ApiKeys, BodyLimitMiddleware, GateMiddleware, Load
 from .online import UserFeatures
 from .openapi import described
 from .problems import add_problem_handlers
-from .routes import router
+from .recorder import Recorder
+from .routes import json_body, predict, router
 from .store import ModelStore
+
+logger = logging.getLogger(__name__)
 
 DOCS_ASSETS = "/docs/assets"
 SHUTDOWN_SECONDS = 20
@@ -37,17 +44,70 @@ LOGGING: dict[str, Any] = {
 
 
 class ServingApp(FastAPI):
-    """FastAPI whose requests all have an id and whose document describes the loaded model."""
+    """FastAPI with a fast path for predictions, and gates around everything else.
+
+    Whatever is added to the application, middleware, dependencies, another route, counts: then
+    predictions take the plain route too.
+    """
+
+    is_fast: bool | None = None
+
+    async def __call__(self, scope: Scope, receive: Receive, send: Send) -> None:
+        """Answer one request."""
+        if scope["type"] == "http" and scope["path"] == PREDICT_PATH and scope["method"] == "POST":
+            if self.is_fast is None:
+                self.choose_path()
+            if self.is_fast and not self.dependency_overrides:
+                await self.state.fast_path(scope, receive, send)
+                return
+        await self.plain(scope, receive, send)
+
+    async def plain(self, scope: Scope, receive: Receive, send: Send) -> None:
+        """Answer one request as any FastAPI application does."""
+        await super().__call__(scope, receive, send)
 
     def build_middleware_stack(self) -> ASGIApp:
-        """Put the request's id around everything, error handlers and added middleware too."""
-        return RequestIdMiddleware(super().build_middleware_stack(), self.state.metrics)
+        """Put the gate around everything, error handlers and added middleware too."""
+        state = self.state
+        return GateMiddleware(
+            super().build_middleware_stack(), state.metrics, state.keys, state.load
+        )
+
+    def choose_path(self) -> None:
+        """Find out whether predictions may take the fast path, and log it."""
+        reasons = self._reasons_for_the_plain_route()
+        if reasons:
+            logger.warning("predictions take the plain route: %s", "; ".join(reasons))
+        else:
+            logger.info("predictions take the fast path")
+        self.is_fast = not reasons
+
+    def _reasons_for_the_plain_route(self) -> list[str]:
+        layers: list[object] = [layer.cls for layer in self.user_middleware]
+        reasons = [
+            f"{_name(layer)} was added" for layer in layers if layer is not BodyLimitMiddleware
+        ]
+        if "build_middleware_stack" in vars(self):
+            reasons.append("the middleware was instrumented")
+        scope = {"type": "http", "method": "POST", "path": PREDICT_PATH, "headers": []}
+        taking = next(r for r in self.routes if r.matches(dict(scope))[0] is Match.FULL)
+        contexts = [
+            found
+            for found in iter_route_contexts([taking])
+            if found.path == PREDICT_PATH and "POST" in (found.methods or ())
+        ]
+        if not contexts or contexts[0].endpoint is not predict:
+            return [*reasons, f"another route takes {PREDICT_PATH}"]
+        own = {json_body}
+        calls = [dependency.dependency for dependency in contexts[0].dependencies]
+        reasons += [f"it depends on {_name(call)}" for call in calls if call not in own]
+        return reasons
 
     def openapi(self) -> dict[str, Any]:
         """Describe the server as it is now."""
-        most_rows = self.state.settings.max_batch_rows
+        current, most_rows = self.state.store.current, self.state.settings.max_batch_rows
         users = self.state.users.configured
-        return described(super().openapi(), self.state.store.current, most_rows, users)
+        return described(super().openapi(), current and current.control, most_rows, users)
 
 
 def create_app(settings: Settings) -> FastAPI:
@@ -61,8 +121,16 @@ def create_app(settings: Settings) -> FastAPI:
         redirect_slashes=False,
     )
     app.state.settings = settings
-    app.state.metrics = ServerMetrics()
-    app.state.store = ModelStore(settings.served_dir, app.state.metrics)
+    metrics = ServerMetrics()
+    store = ModelStore(settings.served_dir, settings.experiment_path, metrics)
+    keys = ApiKeys(settings.api_keys)
+    load = Load(settings.max_in_flight, settings.max_in_flight_bytes, settings.max_body_bytes)
+    recorder = Recorder(settings, metrics)
+    metrics.in_flight.set_function(lambda: load.requests)
+    app.state.metrics, app.state.store = metrics, store
+    app.state.exposed = metrics.registry
+    app.state.keys, app.state.load, app.state.recorder = keys, load, recorder
+    app.state.fast_path = FastPath(app.plain, settings, store, recorder, keys, load)
     app.state.users = UserFeatures(settings)
     app.add_middleware(BodyLimitMiddleware, most_bytes=settings.max_body_bytes)
     add_problem_handlers(app)
@@ -95,16 +163,26 @@ def serve(settings: Settings) -> None:
 @asynccontextmanager
 async def _lifespan(app: FastAPI) -> AsyncIterator[None]:
     store: ModelStore = app.state.store
+    recorder: Recorder = app.state.recorder
     app.state.users.start()
     await asyncio.to_thread(store.refresh)
-    watcher = asyncio.create_task(store.watch(app.state.settings.model_poll_seconds))
+    recorder.open()
+    seconds = app.state.settings.model_poll_seconds
+    tasks = [asyncio.create_task(work) for work in (store.watch(seconds), recorder.run())]
+    if isinstance(app, ServingApp):
+        app.choose_path()
     try:
         yield
     finally:
         app.state.users.close()
-        watcher.cancel()
-        with suppress(asyncio.CancelledError):
-            await watcher
+        for task in tasks:
+            task.cancel()
+        await asyncio.gather(*tasks, return_exceptions=True)
+        await recorder.close()
+
+
+def _name(call: object) -> str:
+    return getattr(call, "__name__", type(call).__name__)
 
 
 async def _docs(request: Request) -> HTMLResponse:

@@ -10,6 +10,7 @@ from pydantic_core import PydanticCustomError
 from .rows import Row, Text
 
 MOST_FIELDS = 4
+LONGEST_USER_ID = 256
 NO_FIELD = 'must be an object with "features", "instances" or "user_id"'
 
 
@@ -20,7 +21,7 @@ def _row(value: Any) -> Any:
 
 
 AnyRow = Annotated[Row, PlainValidator(_row, json_schema_input_type=Row)]
-UserId = Annotated[Text, Field(min_length=1, max_length=256)]
+UserId = Annotated[Text, Field(min_length=1, max_length=LONGEST_USER_ID)]
 
 
 class SingleRequest(BaseModel):

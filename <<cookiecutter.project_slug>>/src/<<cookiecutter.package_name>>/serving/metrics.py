@@ -1,29 +1,30 @@
 """What Prometheus scrapes: latency, predictions, features and reloads.
 
-Every label comes from the model's bundle or from this code, never from a request. The figures are
-one process's: with several workers a scrape shows the worker that happens to answer it.
+Every label comes from a bundle, the experiment or this code, never from a request.
 """
 
 from __future__ import annotations
 
-import threading
 from collections import Counter as Tally
-from collections.abc import Iterable, Sequence
-from copy import deepcopy
-from typing import Any
+from collections.abc import Iterable, Mapping, Sequence
+from typing import TYPE_CHECKING
 
 import numpy as np
 from numpy.typing import NDArray
-from prometheus_client import CollectorRegistry, Counter, Gauge, Histogram, ProcessCollector
+from prometheus_client import CollectorRegistry, Counter, Gauge, ProcessCollector
 from prometheus_client.core import CounterMetricFamily, Metric
 from prometheus_client.registry import Collector
 
-from ..bundle import Metadata, Profile
+from ..bundle import Profile
+from ..prediction_log import LoggedRows, SegmentWriter
 from ..schema import NUMBERS, STRINGS, Blocks, Signature
 
+if TYPE_CHECKING:
+    from .store import Lineup
+
 LATENCY_BUCKETS = (0.0005, 0.001, 0.0025, 0.005, 0.01, 0.025, 0.05, 0.1, 0.25, 0.5, 1.0)
-FOLD_ROWS = 1_024
-MODELS_KEPT = 2
+LATENCY_NAME = "model_prediction_latency_seconds"
+MODELS_KEPT = 1
 REGRESSION_OUTCOME = "value"
 OTHER = "other"
 
@@ -40,18 +41,17 @@ class ServerMetrics:
       profile's categories, all others together as ``other``. The current model's and the one
       before it.
     - ``model_info{model_name, model_version, estimator}``: 1 for the model that is loaded.
+    - ``model_variant_info{experiment, variant, model_version}``: 1 for each variant that answers.
+    - ``model_requests_in_flight``: requests that are under way.
     - ``model_reloads_total{result}``: ``loaded`` or ``refused``.
+    - ``prediction_log_rows_total{result}``: rows of the prediction log, ``written`` or ``dropped``.
     """
 
     def __init__(self) -> None:
         self.registry = CollectorRegistry()
         ProcessCollector(registry=self.registry)
-        self.latency = Histogram(
-            "model_prediction_latency_seconds",
-            "Time to check and score a request",
-            buckets=LATENCY_BUCKETS,
-            registry=self.registry,
-        )
+        self.latency = NumberCounts(LATENCY_NAME, LATENCY_BUCKETS)
+        self._outcomes: dict[str, list[Counter]] = {}
         self.predictions = self._counter(
             "model_prediction", "Predictions by outcome", ["model_version", "outcome"]
         )
@@ -65,51 +65,65 @@ class ServerMetrics:
             ["model_name", "model_version", "estimator"],
             registry=self.registry,
         )
-        self.features = FeatureCollector()
+        self.variants = Gauge(
+            "model_variant_info",
+            "The variants that answer",
+            ["experiment", "variant", "model_version"],
+            registry=self.registry,
+        )
+        self.in_flight = Gauge(
+            "model_requests_in_flight", "Requests under way", registry=self.registry
+        )
+        self.features = FeatureCollector(self.latency)
         self.registry.register(self.features)
         for result in ("loaded", "refused"):
             self.reloads.labels(result)
 
-    def serve(self, version: str, metadata: Metadata, profile: Profile) -> None:
-        """Get ready for a model's predictions."""
-        self.features.add(version, metadata.signature, profile)
-        for outcome in metadata.signature.classes or (REGRESSION_OUTCOME,):
-            self.predictions.labels(version, str(outcome))
+    def serve(self, lineup: Lineup) -> None:
+        """Get ready for the predictions of these models, and name them."""
         self.info.clear()
-        self.info.labels(metadata.model_name, version, metadata.estimator).set(1)
+        self.variants.clear()
+        models = lineup.all_models
+        self.features.add({v: (m.metadata.signature, m.profile) for v, m in models.items()})
+        for version, model in models.items():
+            names = map(str, model.metadata.signature.classes or (REGRESSION_OUTCOME,))
+            self._outcomes[version] = [self.predictions.labels(version, name) for name in names]
+        control = lineup.control
+        self.info.labels(
+            control.metadata.model_name, control.version, control.metadata.estimator
+        ).set(1)
+        experiment = lineup.experiment.name if lineup.experiment else ""
+        for variant, version in lineup.variants:
+            self.variants.labels(experiment, variant, version).set(1)
 
-    def count(
-        self,
-        version: str,
-        blocks: Blocks,
-        answers: Sequence[tuple[Any, float | None]],
-        seconds: float,
-    ) -> None:
-        """Record an answered request."""
-        self.latency.observe(seconds)
-        self.features.count(version, blocks)
-        outcomes = Tally(
-            REGRESSION_OUTCOME if confidence is None else str(prediction)
-            for prediction, confidence in answers
-        )
-        for outcome, number in outcomes.items():
-            self.predictions.labels(version, outcome).inc(number)
+    def count(self, rows: LoggedRows, requests: int) -> None:
+        """Record the answered rows of so many requests."""
+        self.latency.add(rows.latency_seconds[:requests])
+        self.features.count(rows.model_version, rows.blocks)
+        outcomes = self._outcomes[rows.model_version]
+        if len(outcomes) == 1:
+            outcomes[0].inc(len(rows))
+            return
+        predicted = np.bincount(rows.scores.argmax(axis=1), minlength=len(outcomes))
+        for outcome, number in zip(outcomes, predicted.tolist(), strict=True):
+            outcome.inc(number)
 
     def _counter(self, name: str, documentation: str, labels: Sequence[str]) -> Counter:
         return Counter(name, documentation, labels, registry=self.registry)
 
 
 class FeatureCollector(Collector):
-    """Counts features in bins of their own, which prometheus_client's Histogram does not know."""
+    """Counts in bins, many values at a time, which prometheus_client's Histogram does not do."""
 
-    def __init__(self) -> None:
+    def __init__(self, latency: NumberCounts) -> None:
+        self._latency = latency
         self._counts: dict[str, FeatureCounts] = {}
 
-    def add(self, version: str, signature: Signature, profile: Profile) -> None:
-        """Count for this version from now on; only the newest MODELS_KEPT are kept."""
-        kept = [item for item in self._counts.items() if item[0] != version]
-        counts = FeatureCounts(signature, profile)
-        self._counts = dict([*kept[1 - MODELS_KEPT :], (version, counts)])
+    def add(self, models: Mapping[str, tuple[Signature, Profile]]) -> None:
+        """Count for these versions from now on, and for the MODELS_KEPT before them."""
+        new = {version: FeatureCounts(*model) for version, model in models.items()}
+        kept = [item for item in self._counts.items() if item[0] not in new]
+        self._counts = {**dict(kept[-MODELS_KEPT:]), **new}
 
     def count(self, version: str, blocks: Blocks) -> None:
         """Count the rows of a model's input."""
@@ -118,6 +132,8 @@ class FeatureCollector(Collector):
 
     def collect(self) -> Iterable[Metric]:
         """Give all versions' counts to a scrape."""
+        latency = Metric(LATENCY_NAME, "Time to check and score a request", "histogram")
+        _add_histogram(latency, {}, self._latency)
         values = Metric("model_feature_value", "Feature values of the predictions", "histogram")
         categories = CounterMetricFamily(
             "model_feature_category",
@@ -125,13 +141,13 @@ class FeatureCollector(Collector):
             labels=["model_version", "feature_name", "category"],
         )
         for version, counts in self._counts.items():
-            numbers, strings = counts.snapshot()
-            for number in numbers:
-                _add_histogram(values, version, number)
-            for name, tally in strings:
+            for number in counts.numbers:
+                labels = {"model_version": version, "feature_name": number.name}
+                _add_histogram(values, labels, number)
+            for name, tally in counts.strings.items():
                 for category, rows in tally.items():
                     categories.add_metric([version, name, category], rows)
-        return values, categories
+        return latency, values, categories
 
 
 class NumberCounts:
@@ -152,46 +168,22 @@ class NumberCounts:
 
 
 class FeatureCounts:
-    """How the features of one model's requests were distributed. Safe to share by threads.
-
-    Rows are kept as they come and counted FOLD_ROWS at a time or at a scrape, which costs a
-    request next to nothing.
-    """
+    """How the features of one model's requests were distributed."""
 
     def __init__(self, signature: Signature, profile: Profile) -> None:
-        self._lock = threading.Lock()
-        self._pending: list[Blocks] = []
-        self._pending_rows = 0
-        self._numbers = [
+        self.numbers = [
             NumberCounts(name, profile.numbers[name].edges if name in profile.numbers else ())
             for name in signature.number_names
         ]
-        self._strings = {name: _tally(profile, name) for name in signature.string_names}
+        self.strings = {name: _tally(profile, name) for name in signature.string_names}
 
     def add(self, blocks: Blocks) -> None:
-        """Take the rows of one request."""
-        with self._lock:
-            self._pending.append(blocks)
-            self._pending_rows += len(next(iter(blocks.values())))
-            if self._pending_rows >= FOLD_ROWS:
-                self._fold()
-
-    def snapshot(self) -> tuple[list[NumberCounts], list[tuple[str, dict[str, int]]]]:
-        """The numbers' histograms and the strings' counts by category until now."""
-        with self._lock:
-            self._fold()
-            strings = [(name, dict(tally)) for name, tally in self._strings.items()]
-            return deepcopy(self._numbers), strings
-
-    def _fold(self) -> None:
-        pending, self._pending, self._pending_rows = self._pending, [], 0
-        if pending and self._numbers:
-            columns = np.concatenate([blocks[NUMBERS] for blocks in pending]).T
-            for number, column in zip(self._numbers, columns, strict=True):
+        """Count rows."""
+        if self.numbers:
+            for number, column in zip(self.numbers, blocks[NUMBERS].T, strict=True):
                 number.add(column)
-        if pending and self._strings:
-            columns = np.concatenate([blocks[STRINGS] for blocks in pending]).T
-            for tally, column in zip(self._strings.values(), columns, strict=True):
+        if self.strings:
+            for tally, column in zip(self.strings.values(), blocks[STRINGS].T, strict=True):
                 for category, rows in Tally(column.tolist()).items():
                     tally[category if category in tally else OTHER] += rows
 
@@ -201,11 +193,26 @@ def _tally(profile: Profile, name: str) -> dict[str, int]:
     return dict.fromkeys([*known, OTHER], 0)
 
 
-def _add_histogram(metric: Metric, version: str, number: NumberCounts) -> None:
-    labels = {"model_version": version, "feature_name": number.name}
+def _add_histogram(metric: Metric, labels: dict[str, str], number: NumberCounts) -> None:
     bounds = [*map(str, number.edges), "+Inf"]
     for bound, rows in zip(bounds, number.bins.cumsum().tolist(), strict=True):
         metric.add_sample(f"{metric.name}_bucket", {**labels, "le": bound}, rows)
     metric.add_sample(f"{metric.name}_count", labels, int(number.bins.sum()))
     if float(bounds[0]) >= 0:  # as prometheus_client's own: a sum that falls is no counter
         metric.add_sample(f"{metric.name}_sum", labels, number.total)
+
+
+class LogCollector(Collector):
+    """What became of the rows of the prediction log."""
+
+    def __init__(self, log: SegmentWriter) -> None:
+        self._log = log
+
+    def collect(self) -> Iterable[Metric]:
+        """Give the counts to a scrape."""
+        rows = CounterMetricFamily(
+            "prediction_log_rows", "Rows of the prediction log", labels=["result"]
+        )
+        rows.add_metric(["written"], self._log.written)
+        rows.add_metric(["dropped"], self._log.dropped)
+        return [rows]

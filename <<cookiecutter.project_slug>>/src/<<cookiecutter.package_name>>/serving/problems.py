@@ -13,6 +13,7 @@ from pydantic import BaseModel, Field
 from starlette.exceptions import HTTPException
 
 from .messages import REQUEST_TAGS
+from .router import UnknownVariantError
 from .rows import MOST_ERRORS, InvalidRowsError, ValueProblem, pointer
 
 MEDIA_TYPE = "application/problem+json"
@@ -75,6 +76,7 @@ def add_problem_handlers(app: FastAPI) -> None:
     app.exception_handler(HTTPException)(_http_error)
     app.exception_handler(RequestValidationError)(_validation_error)
     app.exception_handler(InvalidRowsError)(_invalid_rows)
+    app.exception_handler(UnknownVariantError)(_unknown_variant)
     app.exception_handler(Exception)(_unexpected_error)
 
 
@@ -98,8 +100,12 @@ async def _invalid_rows(request: Request, error: InvalidRowsError) -> ProblemRes
     return _unprocessable(request, error.problems)
 
 
+async def _unknown_variant(request: Request, error: UnknownVariantError) -> ProblemResponse:
+    return problem(request, 422, str(error))
+
+
 async def _unexpected_error(request: Request, _: Exception) -> ProblemResponse:
-    """Answer without a detail of the error; RequestIdMiddleware logs it."""
+    """Answer without a detail of the error; GateMiddleware logs it."""
     return problem(request, 500, "the server failed; its log has the request_id")
 
 

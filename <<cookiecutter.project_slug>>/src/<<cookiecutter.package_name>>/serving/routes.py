@@ -7,7 +7,7 @@ from email.message import Message
 from time import perf_counter
 from typing import Annotated
 
-from fastapi import APIRouter, Depends, HTTPException, Request, Response
+from fastapi import APIRouter, Depends, Header, HTTPException, Request, Response
 from fastapi.responses import PlainTextResponse
 from prometheus_client.exposition import choose_encoder
 from starlette.concurrency import run_in_threadpool
@@ -25,14 +25,14 @@ from .messages import (
     SingleRequest,
     UserRequest,
 )
-from .metrics import ServerMetrics
 from .middleware import PREDICT_PATH
 from .online import UserFeatures
 from .problems import documented
+from .recorder import Recorder
 from .rows import InvalidRowsError, Rows, ValueProblem, pointer
-from .store import Answer, ModelStore, ServedModel
+from .store import Answer, Lineup, ModelStore
 
-VARIANT = "control"
+VARIANT_HEADER = "X-Variant"
 MOST_ROWS_IN_EVENT_LOOP = 16
 
 router = APIRouter()
@@ -48,9 +48,9 @@ async def _store(request: Request) -> ModelStore:
     return store
 
 
-async def _metrics(request: Request) -> ServerMetrics:
-    metrics: ServerMetrics = request.app.state.metrics
-    return metrics
+async def _recorder(request: Request) -> Recorder:
+    recorder: Recorder = request.app.state.recorder
+    return recorder
 
 
 async def _users(request: Request) -> UserFeatures:
@@ -65,12 +65,12 @@ async def _request_id(request: Request) -> str:
 
 SettingsDependency = Annotated[Settings, Depends(_settings)]
 StoreDependency = Annotated[ModelStore, Depends(_store)]
-MetricsDependency = Annotated[ServerMetrics, Depends(_metrics)]
+RecorderDependency = Annotated[Recorder, Depends(_recorder)]
 UsersDependency = Annotated[UserFeatures, Depends(_users)]
 RequestId = Annotated[str, Depends(_request_id)]
 
 
-async def _current_model(store: StoreDependency, settings: SettingsDependency) -> ServedModel:
+async def _lineup(store: StoreDependency, settings: SettingsDependency) -> Lineup:
     if store.current is None:
         raise HTTPException(
             503,
@@ -80,45 +80,64 @@ async def _current_model(store: StoreDependency, settings: SettingsDependency) -
     return store.current
 
 
-async def _json_body(request: Request) -> None:
+async def _forced_variant(
+    settings: SettingsDependency,
+    variant: Annotated[
+        str | None,
+        Header(alias=VARIANT_HEADER, description="For tests: the variant to answer; needs a key."),
+    ] = None,
+) -> str | None:
+    if variant is not None and not settings.api_keys.get_secret_value():
+        raise HTTPException(403, f"{VARIANT_HEADER} needs an API key, and ML_API_KEYS sets none")
+    return variant
+
+
+async def json_body(request: Request) -> None:
+    """Refuse a body of another type."""
     header = Message()
     header["content-type"] = request.headers.get("content-type", "")
     if header.get_content_type() != "application/json":
         raise HTTPException(415, "send the body as Content-Type: application/json")
 
 
-CurrentModel = Annotated[ServedModel, Depends(_current_model)]
+LineupDependency = Annotated[Lineup, Depends(_lineup)]
+ForcedVariant = Annotated[str | None, Depends(_forced_variant)]
 
 
 @router.post(
     PREDICT_PATH,
-    dependencies=[Depends(_json_body)],
-    responses=documented(400, 404, 413, 415, 422, 500, 503),
+    dependencies=[Depends(json_body)],
+    responses=documented(400, 401, 403, 404, 413, 415, 422, 500, 503),
 )
 async def predict(
     body: PredictRequest,
-    model: CurrentModel,
+    lineup: LineupDependency,
     settings: SettingsDependency,
-    metrics: MetricsDependency,
+    recorder: RecorderDependency,
     users: UsersDependency,
+    forced: ForcedVariant,
     request_id: RequestId,
 ) -> PredictResponse | BatchResponse:
     """Score one instance, or several at once."""
-    started = perf_counter()
+    began = perf_counter()
+    user_id = None if isinstance(body, BatchRequest) else body.user_id
+    route = lineup.router.route(user_id, forced)
+    model = lineup.models[route.index]
     if isinstance(body, UserRequest):
         row = await users.row(body.user_id, model.metadata)
         body = SingleRequest(features=row, user_id=body.user_id)
     rows = _rows(body, settings.max_batch_rows)
     if len(rows) > MOST_ROWS_IN_EVENT_LOOP:
-        blocks, answers = await run_in_threadpool(model.answer, rows)
+        blocks, scores = await run_in_threadpool(model.score, rows)
     else:
-        blocks, answers = model.answer(rows)
-    metrics.count(model.version, blocks, answers, perf_counter() - started)
+        blocks, scores = model.score(rows)
+    answers = model.scorer.answers(scores)
+    recorder.record_batch(lineup, route, request_id, began, blocks, scores, user_id)
     if isinstance(body, BatchRequest):
         return BatchResponse(
             predictions=[_prediction(answer) for answer in answers],
             model_version=model.version,
-            variant=VARIANT,
+            variant=route.variant,
             request_id=request_id,
         )
     prediction, confidence = answers[0]
@@ -126,7 +145,7 @@ async def predict(
         prediction=prediction,
         confidence=confidence,
         model_version=model.version,
-        variant=VARIANT,
+        variant=route.variant,
         request_id=request_id,
     )
 
@@ -138,26 +157,28 @@ async def live() -> LiveResponse:
 
 
 @router.get("/ready", responses=documented(503))
-async def ready(model: CurrentModel) -> ReadyResponse:
+async def ready(lineup: LineupDependency) -> ReadyResponse:
     """Answer 200 when a model is loaded, else 503."""
-    return ReadyResponse(model_version=model.version)
+    return ReadyResponse(model_version=lineup.control.version)
 
 
 @router.get("/health", responses={503: {"model": HealthResponse}})
 async def health(store: StoreDependency, response: Response) -> HealthResponse:
     """Say whether a model is loaded; 503 without one."""
-    model = store.current
-    if model is None:
+    if store.current is None:
         response.status_code = 503
         return HealthResponse(status="unavailable", model_loaded=False, model_version=None)
-    return HealthResponse(status="healthy", model_loaded=True, model_version=model.version)
+    version = store.current.control.version
+    return HealthResponse(status="healthy", model_loaded=True, model_version=version)
 
 
 @router.get("/metrics", response_class=PlainTextResponse)
-def metrics(request: Request, server_metrics: MetricsDependency) -> Response:
+async def metrics(request: Request, recorder: RecorderDependency) -> Response:
     """Give Prometheus its metrics, in the format that it accepts."""
+    recorder.flush()
     encode, content_type = choose_encoder(request.headers.get("accept", ""))
-    return Response(encode(server_metrics.registry), headers={"Content-Type": content_type})
+    content = await run_in_threadpool(encode, request.app.state.exposed)
+    return Response(content, headers={"Content-Type": content_type})
 
 
 def _rows(body: SingleRequest | BatchRequest, most_rows: int) -> Rows:

@@ -1,4 +1,4 @@
-"""The model in production, reloaded whenever the served folder names another one."""
+"""The models that answer, reloaded whenever the served folder or the experiment names others."""
 
 from __future__ import annotations
 
@@ -10,11 +10,16 @@ from pathlib import Path
 from typing import Any
 
 import numpy as np
+from numpy.typing import NDArray
 
 from ..bundle import CHECKSUM_FILE, CONTENT_FILES, BundleError, Metadata, Profile, Scorer
+from ..errors import ProjectError
+from ..experiment import Experiment, ExperimentError, read_experiment
 from ..schema import Blocks
 from ..served_models import PRODUCTION, read_aliases, served_bundle, version_folder
+from .compiled import CompiledReader
 from .metrics import ServerMetrics
+from .router import Router, variant_versions
 from .rows import InvalidRowsError, RowReader, Rows, ValueProblem
 
 logger = logging.getLogger(__name__)
@@ -22,7 +27,7 @@ logger = logging.getLogger(__name__)
 RETRY_SECONDS = 30.0
 
 Answer = tuple[Any, float | None]
-State = tuple[str, tuple[object, ...]]
+State = tuple[object, ...]
 
 
 @dataclass(frozen=True)
@@ -34,24 +39,25 @@ class ServedModel:
     profile: Profile
     scorer: Scorer
     reader: RowReader
+    compiled: CompiledReader
 
-    def answer(self, rows: Rows) -> tuple[Blocks, list[Answer]]:
+    def score(self, rows: Rows) -> tuple[Blocks, NDArray[np.float32]]:
         """Check and score the rows of a request.
 
         Returns:
-            The model's input and, for each row, (class, its probability) or (value, None).
+            The model's input and its scores.
 
         Raises:
             InvalidRowsError: a value is not valid, or the model's answer to a row is not finite.
         """
         blocks = self.reader.read(rows)
         scores = self.scorer.scores(blocks)
-        finite = np.isfinite(scores.reshape(len(rows), -1)).all(axis=1)
+        finite = finite_rows(scores)
         if not finite.all():
             where = rows[int(finite.argmin())][0]
             detail = f"the model has no finite answer to {where}: its values are too extreme"
             raise InvalidRowsError([ValueProblem(pointer=where, detail=detail)])
-        return blocks, self.scorer.answers(scores)
+        return blocks, scores
 
     @property
     def example(self) -> dict[str, Any]:
@@ -70,6 +76,50 @@ class ServedModel:
         return values
 
 
+@dataclass(frozen=True)
+class Lineup:
+    """All that answers requests at a time; replaced as a whole.
+
+    ``models`` stand in the order of the router's variants, the control first.
+    """
+
+    models: tuple[ServedModel, ...]
+    router: Router
+    shadow: ServedModel | None = None
+    experiment: Experiment | None = None
+
+    @property
+    def control(self) -> ServedModel:
+        """The model of whoever is in no experiment."""
+        return self.models[0]
+
+    @property
+    def is_uniform(self) -> bool:
+        """Whether every variant reads the same features."""
+        return all(_alike(self.control, model) for model in self.models)
+
+    @property
+    def all_models(self) -> dict[str, ServedModel]:
+        """Every model by its version, the shadow too."""
+        arms = (*self.models, self.shadow) if self.shadow else self.models
+        return {model.version: model for model in arms}
+
+    @property
+    def variants(self) -> list[tuple[str, str]]:
+        """Each variant's name with the version that answers for it."""
+        versions = (model.version for model in self.models)
+        variants = list(zip(self.router.names, versions, strict=True))
+        if self.shadow and self.experiment and self.experiment.shadow:
+            variants.append((self.experiment.shadow.name, self.shadow.version))
+        return variants
+
+
+def finite_rows(scores: NDArray[np.float32]) -> NDArray[np.bool_]:
+    """Which rows have an answer."""
+    finite: NDArray[np.bool_] = np.isfinite(scores).reshape(len(scores), -1)
+    return np.asarray(finite.all(axis=1))
+
+
 def load_model(served: Path, version: str) -> ServedModel:
     """Read, verify and try a version.
 
@@ -79,7 +129,12 @@ def load_model(served: Path, version: str) -> ServedModel:
     bundle = served_bundle(served, version)
     signature = bundle.signature
     model = ServedModel(
-        version, bundle.metadata, bundle.profile, bundle.scorer(), RowReader(signature)
+        version,
+        bundle.metadata,
+        bundle.profile,
+        bundle.scorer(),
+        RowReader(signature),
+        CompiledReader(signature),
     )
     scores = model.scorer.scores(model.reader.read([("#", model.example)]))
     expected = (1, len(signature.classes)) if signature.classes else (1,)
@@ -92,57 +147,94 @@ def load_model(served: Path, version: str) -> ServedModel:
 
 
 class ModelStore:
-    """Holds the production model of a served folder, if there is one.
+    """Holds what a served folder and an experiment say is to answer, if there is a model.
 
-    Whatever cannot be loaded is refused: logged and counted once for each state of the folder, and
-    the model before it keeps serving. A refused state is tried again after RETRY_SECONDS.
+    Whatever cannot be loaded is refused: logged and counted once for each state of the files, and
+    what answered before goes on. A refused state is tried again after RETRY_SECONDS.
     """
 
-    def __init__(self, served: Path, metrics: ServerMetrics) -> None:
-        self.current: ServedModel | None = None
+    def __init__(self, served: Path, experiment_path: Path, metrics: ServerMetrics) -> None:
+        self.current: Lineup | None = None
         self._served = served
+        self._experiment_path = experiment_path
         self._metrics = metrics
         self._loaded: State | None = None
         self._refused: tuple[State | None, str] | None = None
         self._retry_at = 0.0
 
     async def watch(self, seconds: float) -> None:
-        """Look at the folder every so often, in a thread, until cancelled."""
+        """Look at the files every so often, in a thread, until cancelled."""
         while True:
             await asyncio.sleep(seconds)
             await asyncio.to_thread(self.refresh)
 
     def refresh(self) -> None:
-        """Load the production model if it is another one than the current."""
-        state = None
+        """Load what is named now if it is other than what answers."""
+        if not self._refresh(self._experiment_path) and self.current is None:
+            self._refresh(None)  # production answers until the experiment is mended
+
+    def _refresh(self, experiment_path: Path | None) -> bool:
+        """Whether nothing was wrong with the experiment."""
+        state: State | None = None
         try:
-            state = self._look()
-            if state is None or state == self._loaded:
+            aliases = self._aliases()
+            if not aliases.keys() & {PRODUCTION}:
+                return True
+            state = (experiment_path and _identity(experiment_path), *sorted(aliases.items()))
+            experiment = read_experiment(experiment_path) if experiment_path else None
+            versions, shadow = variant_versions(experiment, self._served, aliases)
+            named = [*versions, shadow] if shadow else versions
+            files = {version: self._files(version) for version in named}
+            state = (experiment, tuple(named), *files.items())
+            if state == self._loaded:
                 self._refused = None
             elif not self._waits(state):
-                self._swap(state, load_model(self._served, state[0]))
+                models = self._models(files)
+                arms = tuple(models[version] for version in versions)
+                shadowing = models[shadow] if shadow else None
+                lineup = Lineup(arms, Router(experiment), shadowing, experiment)
+                self._swap(state, lineup)
         except Exception as error:
             self._refuse(state, error)
+            return not isinstance(error, ExperimentError)
+        return True
 
-    def _look(self) -> State | None:
-        version = read_aliases(self._served).get(PRODUCTION)
-        if version is None:
-            if self.current:
-                raise BundleError(f"{self._served} names no {PRODUCTION} version any more")
-            return None
+    def _aliases(self) -> dict[str, str]:
+        aliases = read_aliases(self._served)
+        if self.current and PRODUCTION not in aliases:
+            raise BundleError(f"{self._served} names no {PRODUCTION} version any more")
+        return aliases
+
+    def _files(self, version: str) -> State:
         folder = version_folder(self._served, version)
-        files = (folder / name for name in (*CONTENT_FILES, CHECKSUM_FILE))
-        return version, tuple(_identity(path) for path in files)
+        return tuple(_identity(folder / name) for name in (*CONTENT_FILES, CHECKSUM_FILE))
+
+    def _models(self, files: dict[str, State]) -> dict[str, ServedModel]:
+        """Load the versions whose files are other than those that answer now."""
+        loaded = self.current.all_models if self.current else {}
+        known = set(self._loaded[2:]) if self._loaded else set()
+        return {
+            version: loaded[version]
+            if (version, state) in known
+            else load_model(self._served, version)
+            for version, state in files.items()
+        }
 
     def _waits(self, state: State) -> bool:
         refused = self._refused and self._refused[0]
         return refused == state and time.monotonic() < self._retry_at
 
-    def _swap(self, state: State, model: ServedModel) -> None:
-        self._metrics.serve(model.version, model.metadata, model.profile)
-        self.current, self._loaded, self._refused = model, state, None
+    def _swap(self, state: State, lineup: Lineup) -> None:
+        if lineup.shadow and any(not _alike(lineup.shadow, model) for model in lineup.models):
+            raise ExperimentError("the shadow reads other features than the variants")
+        self._metrics.serve(lineup)
+        self.current, self._loaded, self._refused = lineup, state, None
         self._metrics.reloads.labels("loaded").inc()
-        logger.info("version %s of %s is loaded", model.version, model.metadata.model_name)
+        model_name = lineup.control.metadata.model_name
+        logger.info("version %s of %s is loaded", lineup.control.version, model_name)
+        if lineup.experiment:
+            arms = ", ".join(f"{name}: version {version}" for name, version in lineup.variants)
+            logger.info("the experiment %s runs (%s)", lineup.experiment.name, arms)
 
     def _refuse(self, state: State | None, error: Exception) -> None:
         self._retry_at = time.monotonic() + RETRY_SECONDS
@@ -151,13 +243,17 @@ class ModelStore:
             return
         self._refused = refused
         self._metrics.reloads.labels("refused").inc()
-        serving = f"version {self.current.version} keeps serving" if self.current else "no model"
+        current = self.current and self.current.control.version
         logger.error(
             "refused (%s): %s",
-            serving,
+            f"version {current} keeps serving" if current else "no model",
             error,
-            exc_info=None if isinstance(error, BundleError) else error,
+            exc_info=None if isinstance(error, ProjectError) else error,
         )
+
+
+def _alike(one: ServedModel, other: ServedModel) -> bool:
+    return one.metadata.signature.features == other.metadata.signature.features
 
 
 def _identity(path: Path) -> tuple[int, int, int] | None:
