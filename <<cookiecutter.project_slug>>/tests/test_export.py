@@ -3,6 +3,7 @@ from __future__ import annotations
 from typing import Any
 
 import numpy as np
+import onnx
 import pandas as pd
 import pytest
 from sklearn.base import BaseEstimator, ClassifierMixin
@@ -18,7 +19,7 @@ from sklearn.preprocessing import OneHotEncoder, StandardScaler
 
 from <<cookiecutter.package_name>>.bundle import Scorer
 from <<cookiecutter.package_name>>.export import ExportError, estimator_scores, to_onnx
-from <<cookiecutter.package_name>>.schema import Feature, Signature
+from <<cookiecutter.package_name>>.schema import NUMBERS, Feature, Signature
 
 AGE, INCOME = Feature(name="age", type="int"), Feature(name="income")
 CITY, PLAN = Feature(name="city", type="string"), Feature(name="plan", type="string")
@@ -93,3 +94,30 @@ def test_an_estimator_without_a_conversion_is_named() -> None:
     signature = Signature(task="binary", label="y", features=(AGE,), classes=(0, 1))
     with pytest.raises(ExportError, match=r"NoConverter cannot be exported to ONNX.*model\.py"):
         to_onnx(NoConverter(), signature)
+
+
+class Logistic(LogisticRegression):
+    """Exports itself, as an estimator of another library would."""
+
+    reads = NUMBERS
+
+    def to_onnx(self, signature: Signature) -> bytes:
+        plain = LogisticRegression()
+        plain.__dict__ |= self.__dict__
+        model = onnx.load_from_string(to_onnx(plain, signature))
+        onnx.compose.add_prefix_graph(model.graph, "own/", rename_inputs=False, inplace=True)
+        model.graph.input[0].name = self.reads
+        for node in model.graph.node:
+            node.input[:] = [self.reads if name == NUMBERS else name for name in node.input]
+        return model.SerializeToString()
+
+
+def test_an_estimator_may_export_itself() -> None:
+    signature = Signature(task="binary", label="buys", features=(AGE, INCOME), classes=(0, 1))
+    rows = pd.DataFrame({"age": [20, 30, 40, 50], "income": [1.0, 3.0, 2.0, 5.0]}, dtype=np.float32)
+    fitted = Logistic().fit(rows, [0, 1, 0, 1])
+    scores = Scorer(to_onnx(fitted, signature), signature).scores(signature.blocks(rows))
+    np.testing.assert_allclose(scores, estimator_scores(fitted, signature, rows), atol=1e-6)
+    fitted.reads = "features"
+    with pytest.raises(ExportError, match=r"Logistic.to_onnx\(\) reads features: it must read nu"):
+        to_onnx(fitted, signature)

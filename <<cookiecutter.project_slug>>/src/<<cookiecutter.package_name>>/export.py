@@ -23,11 +23,13 @@ class ExportError(ProjectError):
 
 
 def to_onnx(estimator: BaseEstimator, signature: Signature) -> bytes:
-    """Export a fitted estimator.
+    """Export a fitted estimator: by its own ``to_onnx(signature)``, where it has one, or skl2onnx.
 
     Raises:
-        ExportError: skl2onnx knows no conversion for it.
+        ExportError: skl2onnx knows no conversion for it, or its own does not read the blocks.
     """
+    if own := getattr(estimator, "to_onnx", None):
+        return _checked(own(signature), type(estimator).__name__, signature)
     by_column = bool(signature.string_names) or _selects_columns(estimator)
     inputs: list[tuple[str, Any]] = [(NUMBERS, FloatTensorType([None, len(signature.features)]))]
     if by_column:
@@ -60,6 +62,17 @@ def estimator_scores(
     if signature.task == "regression":
         return np.asarray(estimator.predict(columns), np.float64).reshape(-1)
     return np.asarray(estimator.predict_proba(columns), np.float64)
+
+
+def _checked(model: bytes, name: str, signature: Signature) -> bytes:
+    read = [graph_input.name for graph_input in onnx.load_from_string(model).graph.input]
+    wanted = [NUMBERS] * bool(signature.number_names) + [STRINGS] * bool(signature.string_names)
+    if sorted(read) != wanted:
+        raise ExportError(
+            f"the graph of {name}.to_onnx() reads {', '.join(read) or 'nothing'}: it must read "
+            f"{' and '.join(wanted)}, as bundle.py describes them"
+        )
+    return model
 
 
 def _selects_columns(estimator: BaseEstimator) -> bool:
