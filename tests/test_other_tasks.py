@@ -2,7 +2,9 @@
 
 from __future__ import annotations
 
+import importlib.util
 import json
+import os
 import re
 import shutil
 import socket
@@ -17,10 +19,12 @@ from urllib.request import ProxyHandler, Request, build_opener
 
 import pytest
 
-from processes import clean_environment
+from processes import clean_environment, run
 from projects import ROOT, RenderedProject
 
 TASKS = Path(__file__).parent / "other_tasks"
+MODELS = Path(__file__).parent / "other_models"
+OTHER_MODELS = {"lightgbm": ["lightgbm", "onnxmltools"], "pytorch": []}
 REPLACED = ("data.py", "model.py")
 REPORTS = {
     "classification": {"calibration.png", "confusion_matrix.png", "roc.png"},
@@ -79,6 +83,41 @@ def test_another_task_is_two_files(
         # A batch adds float32 numbers in another order than a single row does.
         assert predictions == pytest.approx([answer["prediction"]] * 2, rel=1e-5)
         assert answer["confidence"] is None
+
+
+@pytest.mark.slow
+@pytest.mark.parametrize(("model", "needs"), OTHER_MODELS.items())
+@pytest.mark.xdist_group("mlflow")
+def test_another_librarys_model_exports_itself(
+    model: str,
+    needs: list[str],
+    rendered_with_environment: Callable[[str], RenderedProject],
+    tmp_path: Path,
+) -> None:
+    shared = rendered_with_environment("mlflow")
+    project = shared.copy(tmp_path / model)
+    package = project.path / "src" / project.answers["package_name"]
+    shutil.copy(TASKS / "breast_cancer" / "data.py", package)
+    shutil.copy(MODELS / f"{model}.py", package / "model.py")
+    if model == "pytorch":
+        # Its packages are gigabytes where no build for the processor alone lies at hand.
+        found = importlib.util.find_spec("torch")
+        if found is None or not found.origin:
+            pytest.skip("torch is not installed in the environment of these tests")
+        more = str(Path(found.origin).parents[1])
+    else:
+        more = str(tmp_path / "more")
+        uv = shared.path / ".venv" / "bin" / "uv"
+        run(uv, "pip", "install", "--quiet", "--no-deps", "--target", more, *needs, cwd=tmp_path)
+    paths = f"{package.parent}{os.pathsep}{more}"
+    for words in ("train", "registry register", "registry validate"):
+        project.run("python", "-m", package.name, *words.split(), PYTHONPATH=paths)
+
+
+@pytest.mark.parametrize("model", OTHER_MODELS)
+def test_the_page_on_models_shows_the_files_that_are_tested(model: str) -> None:
+    page = (ROOT / "docs" / "your-own-model.md").read_text(encoding="utf-8")
+    assert f"```python\n{(MODELS / f'{model}.py').read_text(encoding='utf-8')}```" in page
 
 
 @pytest.mark.parametrize("name", REPLACED)

@@ -187,7 +187,9 @@ def test_the_python_answer_sets_the_oldest_python_and_nothing_else(
     differing = {name for name in files if files[name].content != default[name].content}
     images = {"Dockerfile", ".devcontainer/Dockerfile", "deploy/compose/base.yaml"}
     workflows = {name for name in files if name.startswith(".github/workflows/")}
-    assert differing <= {ANSWERS_FILE, "Makefile", "README.md", "pyproject.toml"} | images | workflows
+    assert (
+        differing <= {ANSWERS_FILE, "Makefile", "README.md", "pyproject.toml"} | images | workflows
+    )
 
 
 def test_constraints_hold_exact_versions_and_no_address(rendered: Render) -> None:
