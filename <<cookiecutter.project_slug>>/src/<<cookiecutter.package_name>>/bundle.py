@@ -99,6 +99,9 @@ class NumberProfile(BaseModel):
 
     edges: tuple[float, ...]
     counts: tuple[int, ...]
+    least: float | None = None
+    most: float | None = None
+    missing: int = 0
 
     @model_validator(mode="after")
     def _check(self) -> NumberProfile:
@@ -116,10 +119,14 @@ class StringProfile(BaseModel):
 
     counts: dict[str, int]
     other: int = 0
+    missing: int = 0
 
 
 class Profile(BaseModel):
-    """How the training data was distributed, feature by feature."""
+    """How the rows that a model was judged on are distributed, feature by feature.
+
+    The model's answers to them stand beside the features, as ``prediction`` and ``confidence``.
+    """
 
     model_config = ConfigDict(frozen=True)
 

@@ -224,7 +224,7 @@ def _fit_and_log(run: Run, plan: Plan) -> TrainedModel:
             run=run.reference,
             packages=lineage.package_versions(),
         ),
-        profile=profile(signature, development),
+        profile=profile(signature, holdout.features, holdout.scores[ESTIMATOR]),
     )
     folder = settings.models_dir / run.reference.id
     write_bundle(folder / BUNDLE_FOLDER, bundle)
