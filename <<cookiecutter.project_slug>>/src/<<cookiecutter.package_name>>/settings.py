@@ -147,6 +147,78 @@ class Settings(BaseSettings):
         Path("experiment.json"), description="The running A/B test; none without the file."
     )
 
+    drift_window_days: int = Field(
+        7, ge=1, description="Days of predictions up to now that `drift run` judges."
+    )
+    drift_threshold: float = Field(
+        0.1,
+        ge=0,
+        description="Distance (PSI) from which a column that chance does not explain has drifted.",
+    )
+    drift_false_alarms: float = Field(
+        0.01,
+        gt=0,
+        lt=1,
+        description="Share of runs without drift in which chance may raise an "
+        "alarm, over all columns together.",
+    )
+    drift_share: float = Field(
+        0.25,
+        gt=0,
+        le=1,
+        description="Share of drifted columns from which the data has drifted; a "
+        "drifted prediction or a fallen metric suffice alone.",
+    )
+    drift_missing_share: float = Field(
+        0.05,
+        ge=0,
+        lt=1,
+        description="Share of missing values above the reference's from which a column is broken.",
+    )
+    drift_minimum_rows: int = Field(300, ge=50, description="Fewer rows than that are not judged.")
+    drift_sample_rows: int = Field(
+        20_000, ge=100, description="Rows of each side in Evidently's report."
+    )
+    drift_textfile: Path | None = Field(
+        None,
+        description="File (*.prom) of the drift job's metrics for node_exporter's textfile "
+        "collector.",
+    )
+    drift_pushgateway: str = Field(
+        "", description="Pushgateway that takes the drift job's metrics, as host:port."
+    )
+
+    alertmanager_url: str = Field("", description="Alertmanager, as http://host:9093.")
+    alert_webhook_url: SecretStr = Field(
+        SecretStr(""), description="Address that takes alerts as JSON."
+    )
+    alert_slack_url: SecretStr = Field(
+        SecretStr(""), description="Incoming webhook of Slack, or of a chat that understands it."
+    )
+    alert_repeat_hours: float = Field(
+        24, gt=0, description="After so long an alert that has not changed is sent again."
+    )
+    alert_retry_seconds: float = Field(
+        1.0, ge=0, description="First pause between attempts to deliver; it doubles each time."
+    )
+    report_url: str = Field(
+        "",
+        description="Where the folder drift/ can be looked at, for links in alerts; default: "
+        "its path.",
+    )
+
+    retrain_promotes: bool = Field(
+        True,
+        description="Whether a retrained model that is better goes to production, or waits "
+        "in staging.",
+    )
+    retrain_cooldown_days: float = Field(
+        14, ge=0, description="Days between two retrainings that drift starts."
+    )
+    retrain_budget: int = Field(
+        4, ge=0, description="Most retrainings that drift may start within 90 days."
+    )
+
     @field_validator("fixed_clock")
     @classmethod
     def _to_utc(cls, value: datetime | None) -> datetime | None:
@@ -220,6 +292,11 @@ class Settings(BaseSettings):
     def experiments_dir(self) -> Path:
         """Ended experiments and the reports' pictures."""
         return self.home.resolve() / "experiments"
+
+    @property
+    def drift_dir(self) -> Path:
+        """One folder for each run of the drift job, and what it remembers (monitoring.db)."""
+        return self.home.resolve() / "drift"
 
     @property
     def tracking_uri(self) -> str:

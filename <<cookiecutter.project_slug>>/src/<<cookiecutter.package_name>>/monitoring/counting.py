@@ -1,4 +1,4 @@
-"""Counting rows over the cells of a profile: one pass, bounded memory, parts that add up exactly."""
+"""Counting rows over a profile's cells: one pass, bounded memory, parts that add up exactly."""
 
 from __future__ import annotations
 
@@ -51,8 +51,8 @@ class ColumnCounts(BaseModel):
             cells=tuple(map(sum, zip(self.cells, other.cells, strict=True))),
             missing=self.missing + other.missing,
             outside=self.outside + other.outside,
-            least=min(ends, default=None),  # type: ignore[type-var]
-            most=max(tops, default=None),  # type: ignore[type-var]
+            least=min(ends, default=None),
+            most=max(tops, default=None),
         )
 
 
@@ -79,12 +79,11 @@ def count(rows: duckdb.DuckDBPyRelation, profile: Profile) -> Counts:
     Columns of the wrong type and missing ones are faults; the model's answers may be missing.
     """
     types = dict(zip(rows.columns, map(str, rows.types), strict=True))
-    wanted = {**profile.numbers, **profile.strings}
+    wanted: dict[str, NumberProfile | StringProfile] = {**profile.numbers, **profile.strings}
     faults = {name: fault for name in wanted if (fault := _fault(name, types, profile))}
     names = [name for name in wanted if name in types and name not in faults]
     figures = ", ".join(_figures(name, types[name], wanted[name]) for name in names)
-    answer = rows.aggregate(f"count(*), {figures}" if names else "count(*)").fetchone()
-    total, *found = answer or (0,)
+    [[total, *found]] = rows.aggregate(f"count(*), {figures}" if names else "count(*)").fetchall()
     columns = {
         name: _column(wanted[name], total, found[5 * place : 5 * place + 5])
         for place, name in enumerate(names)
@@ -137,9 +136,7 @@ def profile_rows(rows: duckdb.DuckDBPyRelation, signature: Signature, seed: int)
     sample = sample_rows(rows, names, EDGE_ROWS, seed)
     first = Profile(
         rows=len(sample),
-        numbers={
-            n: number_profile(sample[n], n in ANSWER_FIELDS) for n in names if n not in text
-        },
+        numbers={n: number_profile(sample[n], n in ANSWER_FIELDS) for n in names if n not in text},
         strings={n: string_profile(sample[n]) for n in names if n in text},
     )
     counts = count(rows, first)
@@ -166,8 +163,7 @@ def sample_rows(
     columns = ", ".join(map(identifier, names))
     drawn: pd.DataFrame = rows.query(
         "all_rows",
-        f"SELECT {columns} FROM all_rows "
-        f"USING SAMPLE reservoir({most} ROWS) REPEATABLE ({seed})",
+        f"SELECT {columns} FROM all_rows USING SAMPLE reservoir({most} ROWS) REPEATABLE ({seed})",
     ).df()
     return drawn
 
@@ -197,14 +193,18 @@ def _figures(name: str, kind: str, profile: NumberProfile | StringProfile) -> st
             column = f"TRY_CAST({column} AS BIGINT)"
         value = f"{column}::VARCHAR"
         edges = f"[{', '.join(map(literal, sorted(profile.counts)))}]::VARCHAR[]"
-        return f"map_values(histogram_exact({value}, {edges})), count({value}), min({value}), max({value}), 0"
+        return f"map_values(histogram_exact({value}, {edges})), {_extent(value)}, 0"
     number = f"TRY_CAST({column} AS FLOAT)"
     value = f"(CASE WHEN isfinite({number}) THEN {number}::DOUBLE END)"
     edges = f"[{', '.join(map(repr, profile.edges))}]::DOUBLE[]"
     outside = "false"
     if profile.least is not None:
         outside = f"{value} NOT BETWEEN {profile.least!r}::DOUBLE AND {profile.most!r}::DOUBLE"
-    return f"map_values(histogram({value}, {edges})), count({value}), min({value}), max({value}), count(*) FILTER ({outside})"
+    return f"map_values(histogram({value}, {edges})), {_extent(value)}, count(*) FILTER ({outside})"
+
+
+def _extent(value: str) -> str:
+    return f"count({value}), min({value}), max({value})"
 
 
 def _column(
@@ -220,9 +220,7 @@ def _column(
         by_name = dict(zip(sorted(profile.counts), cells, strict=False))
         cells = (*(by_name[name] for name in profile.counts), cells[-1])
         outside = 0 if profile.other else cells[-1]
-    return ColumnCounts(
-        cells=cells, missing=rows - known, outside=outside, least=least, most=most
-    )
+    return ColumnCounts(cells=cells, missing=rows - known, outside=outside, least=least, most=most)
 
 
 def _padded(values: Sequence[int] | None, length: int) -> tuple[int, ...]:

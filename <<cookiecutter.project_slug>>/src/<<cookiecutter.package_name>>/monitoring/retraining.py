@@ -1,0 +1,89 @@
+"""Drift starts a training, under a cool-down and a budget; the gate decides what follows."""
+
+from __future__ import annotations
+
+from datetime import timedelta
+
+from ..errors import ProjectError
+from ..registry import Registry
+from ..settings import Settings
+from .memory import remembered
+
+BUDGET_DAYS = 90
+RUNNING = "running"
+
+
+class RetrainingError(ProjectError):
+    """The pipeline ended without a model."""
+
+
+def retrain(settings: Settings, reason: str, force: bool = False) -> str:
+    """Train a new version, and promote it where it is better than production.
+
+    Args:
+        settings: cool-down, budget, where to train, and whether to promote.
+        reason: why; it goes into the record of promotions.
+        force: whether to pass over cool-down and budget.
+
+    Returns:
+        What happened, in words.
+
+    Raises:
+        RetrainingError: the pipeline ended without a version.
+    """
+    number, refusal = _claim(settings, reason, force)
+    if number is None:
+        return refusal
+    outcome, version = "failed", None
+    try:
+        version = _train(settings)
+        outcome = _decide(settings, version, reason)
+        return outcome
+    finally:
+        with remembered(settings) as db:
+            values = (outcome, version, number)
+            db.execute("UPDATE retrainings SET outcome = ?, version = ? WHERE id = ?", values)
+
+
+def _claim(settings: Settings, reason: str, force: bool) -> tuple[int | None, str]:
+    """Take one retraining from the budget; two jobs at once cannot both have it."""
+    now = settings.as_of
+    with remembered(settings) as db:
+        rows = db.execute(
+            "SELECT begun_at FROM retrainings WHERE model = ? AND begun_at > ? ORDER BY begun_at",
+            (settings.model_name, (now - timedelta(days=BUDGET_DAYS)).isoformat()),
+        ).fetchall()
+        begun = [row[0] for row in rows]
+        earliest = (now - timedelta(days=settings.retrain_cooldown_days)).isoformat()
+        if not force and begun and begun[-1] > earliest:
+            return (
+                None,
+                f"not retrained: the last one was begun at {begun[-1]}, within the cool-down",
+            )
+        if not force and len(begun) >= settings.retrain_budget:
+            return None, f"not retrained: {len(begun)} in {BUDGET_DAYS} days, the budget is spent"
+        cursor = db.execute(
+            "INSERT INTO retrainings (model, begun_at, reason, outcome) VALUES (?, ?, ?, ?)",
+            (settings.model_name, now.isoformat(), reason, RUNNING),
+        )
+        return cursor.lastrowid, ""
+
+
+def _train(settings: Settings) -> str:
+    from ..training import train
+
+    trained = train(settings)
+    return Registry(settings).register(trained.folder).number
+
+
+def _decide(settings: Settings, version: str, reason: str) -> str:
+    registry = Registry(settings)
+    verdict = registry.validate(version)
+    if not verdict.passed:
+        failed = ", ".join(check.name for check in verdict.checks if not check.passed)
+        return f"version {version} failed the gate ({failed}): production stays as it is"
+    if not settings.retrain_promotes:
+        return f"version {version} passed the gate and waits in staging: `registry promote` it"
+    registry.promote(version, reason=f"drift: {reason}")
+    registry.sync()
+    return f"version {version} passed the gate and is in production"
