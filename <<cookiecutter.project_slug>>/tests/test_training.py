@@ -102,13 +102,14 @@ def test_a_sample_of_the_holdout_keeps_whole_customers(trained_home: TrainedHome
     assert holdout.sample(len(holdout), seed=1) is holdout
 
 
-def test_the_profile_counts_every_development_row(trained_home: TrainedHome) -> None:
+def test_the_profile_counts_every_holdout_row_and_its_answer(trained_home: TrainedHome) -> None:
     profile = trained_home.model.bundle.profile
-    assert set(profile.numbers) == {feature.name for feature in data.FEATURES}
+    assert set(profile.numbers) == {*(feature.name for feature in data.FEATURES), "confidence"}
     for histogram in profile.numbers.values():
         assert sum(histogram.counts) == profile.rows
         assert list(histogram.edges) == sorted(set(histogram.edges))
         assert len(histogram.counts) == len(histogram.edges) + 1
+    assert sum(profile.strings["prediction"].counts.values()) == profile.rows
 
 
 def test_an_export_that_differs_is_refused(trained_home: TrainedHome) -> None:

@@ -99,7 +99,7 @@ def write_trained_model(
     bundle = Bundle(
         model=to_onnx(fitted, signature),
         metadata=Metadata.model_validate({**_facts(signature, holdout), "run": run, **facts}),
-        profile=profile(signature, development),
+        profile=profile(signature, kept, holdout.scores[ESTIMATOR]),
     )
     write_bundle(folder / BUNDLE_FOLDER, bundle)
     holdout.write(folder / EVALUATION_FILE)
