@@ -25,14 +25,20 @@ import zlib
 from collections.abc import Iterable, Iterator, Sequence
 from contextlib import suppress
 from dataclasses import dataclass
+from datetime import datetime
 from pathlib import Path
 from threading import Event, Lock, Thread
+from typing import TYPE_CHECKING
 
 import msgspec
 import numpy as np
 from numpy.typing import NDArray
 
 from .schema import NUMBERS, STRINGS, Blocks, ClassLabel, Signature
+from .settings import Settings
+
+if TYPE_CHECKING:
+    import duckdb
 
 SEGMENTS_FOLDER = "segments"
 DAYS_FOLDER = "days"
@@ -46,6 +52,12 @@ FLUSH_SECONDS = 0.2  # with the time that a write takes, what a kill can lose
 MOST_QUEUED_BYTES = 32 * 2**20
 ROTATE_BYTES = 32 * 2**20
 ROW_BYTES = 256  # a row's ids and scores, roughly
+
+EMPTY_COLUMNS = (
+    "'' AS request_id, NULL::TIMESTAMP AS \"at\", '' AS model_version, '' AS variant, "
+    "'' AS experiment, false AS shadow, '' AS user_id, 0::FLOAT AS latency_seconds, "
+    "'' AS prediction, 0::FLOAT AS confidence, '' AS outcome"
+)
 
 Outcome = ClassLabel | float
 logger = logging.getLogger(__name__)
@@ -288,6 +300,44 @@ def read_segment(path: Path) -> Iterator[Record | int]:
         else:
             yield decoder.decode(record)
         start = end
+
+
+def read(
+    db: duckdb.DuckDBPyConnection,
+    settings: Settings,
+    since: datetime | None = None,
+    until: datetime | None = None,
+) -> duckdb.DuckDBPyRelation:
+    """Compacted rows from ``since`` on and before ``until``, with their newest outcome.
+
+    What ``log compact`` has not seen yet is not among them. Columns: request_id, "at" (UTC),
+    model_version, variant, experiment, shadow, user_id, latency_seconds, the features, prediction,
+    confidence, outcome (null where none came). Without a row there are no feature columns.
+    """
+    from .database import literal
+
+    def files(folder: str, first: str = "", last: str = "9999-99-99") -> str:
+        days = (settings.prediction_log_dir / folder).glob("*/[!.]*.parquet")
+        found = sorted(path for path in days if first <= path.parent.name <= last)
+        return f"[{', '.join(map(literal, found))}]" if found else ""
+
+    first, last = since or datetime.min, until or datetime.max
+    rows = files(DAYS_FOLDER, first.date().isoformat(), last.date().isoformat())
+    if not rows:
+        return db.sql(f"SELECT {EMPTY_COLUMNS} WHERE false")
+    feedback = files(FEEDBACK_FOLDER)
+    outcomes = (
+        'SELECT request_id, arg_max(outcome, "at") AS outcome '
+        f"FROM read_parquet({feedback}, union_by_name = true) GROUP BY request_id"
+        if feedback
+        else "SELECT NULL::VARCHAR AS request_id, NULL AS outcome WHERE false"
+    )
+    return db.sql(f"""
+        SELECT logged.*, outcomes.outcome
+        FROM read_parquet({rows}, union_by_name = true) AS logged
+        LEFT JOIN ({outcomes}) AS outcomes USING (request_id)
+        WHERE "at" >= {literal(first)}::TIMESTAMP AND "at" < {literal(last)}::TIMESTAMP
+    """)
 
 
 def _record_at(content: bytes, start: int) -> tuple[memoryview | None, int]:

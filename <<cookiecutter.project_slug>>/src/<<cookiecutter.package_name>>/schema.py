@@ -15,6 +15,10 @@ ClassLabel = int | str
 NUMBERS = "numbers"
 STRINGS = "strings"
 ANSWER_FIELDS = ("prediction", "confidence")
+LOG_FIELDS = (
+    *("request_id", "at", "model_version", "variant", "experiment", "shadow", "user_id"),
+    *("latency_seconds", "outcome"),
+)
 Blocks = dict[str, NDArray[Any]]
 
 
@@ -59,6 +63,8 @@ class Signature(BaseModel):
             raise ValueError(f"the label {self.label!r} is also a feature: the model would see it")
         if taken := [name for name in ANSWER_FIELDS if name in names]:
             raise ValueError(f"{taken[0]!r} is a field of the answer: rename the feature")
+        if taken := [name for name in LOG_FIELDS if name in names]:
+            raise ValueError(f"{taken[0]!r} is a column of the log: rename the feature")
         if (self.task == "regression") != (not self.classes):
             raise ValueError(f"a {self.task} task cannot have the classes {self.classes}")
         if self.task == "binary" and len(self.classes) != 2:
