@@ -225,7 +225,8 @@ def test_a_worker_that_hangs_is_named(settings: Settings, monkeypatch: pytest.Mo
     monkeypatch.setattr(SegmentWriter, "_flush", lambda _: time.sleep(0.1))
     writer = SegmentWriter(settings.prediction_log_dir)
     writer.describe("1", BINARY)
-    assert writer._write([logged_rows(["a"], user_ids=["ada"])]) is None
+    rows = logged_rows(["a"], user_ids=["ada"])
+    assert writer._write([(rows, writer._models["1"])]) is None
     with pytest.raises(LogError, match=f"-{os.getpid()}-.*is still written to"):
         forget(settings, "ada")
     writer.close()

@@ -221,6 +221,16 @@ def test_a_segment_is_locked_until_it_is_old_or_large_or_asked_for(tmp_path: Pat
         assert request_ids(tmp_path / name) == ["a", "b"]
 
 
+def test_a_version_that_becomes_another_model_is_described_again(tmp_path: Path) -> None:
+    writer = SegmentWriter(tmp_path)
+    for case in ("binary", "regression"):
+        writer.describe("1", SIGNATURES[case])
+        writer.append(logged_rows([case], SIGNATURES[case]))
+    writer.close()
+    names = [type(record).__name__ for record in records(tmp_path)]
+    assert names == ["ModelRecord", "RowsRecord"] * 2
+
+
 def test_a_removed_segment_is_replaced(tmp_path: Path) -> None:
     writer = SegmentWriter(tmp_path)
     writer.describe("1", BINARY)

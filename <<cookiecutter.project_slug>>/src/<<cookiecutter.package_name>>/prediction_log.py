@@ -126,6 +126,7 @@ class FeedbackRecord(msgspec.Struct, tag="feedback", array_like=True, frozen=Tru
 
 
 Record = ModelRecord | RowsRecord | FeedbackRecord
+_Item = tuple[LoggedRows | Feedback, ModelRecord | None]
 
 
 class SegmentWriter:
@@ -148,9 +149,9 @@ class SegmentWriter:
         self._rotate_seconds = rotate_seconds
         self._rotate_bytes = rotate_bytes
         self._most_queued_bytes = most_queued_bytes
-        self._signatures: dict[str, ModelRecord] = {}
+        self._models: dict[str, ModelRecord] = {}
         self._lock = Lock()
-        self._queue: list[tuple[LoggedRows | Feedback, int]] = []
+        self._queue: list[tuple[_Item, int]] = []
         self._queued_bytes = 0
         self._failing = False
         self._segment: _Segment | None = None
@@ -160,7 +161,7 @@ class SegmentWriter:
 
     def describe(self, version: str, signature: Signature) -> None:
         """Name a model before its first rows."""
-        self._signatures[version] = ModelRecord(version, signature.model_dump_json())
+        self._models[version] = ModelRecord(version, signature.model_dump_json())
 
     def append(self, rows: LoggedRows | Feedback) -> bool:
         """Queue rows.
@@ -169,12 +170,13 @@ class SegmentWriter:
             Whether there was room for them.
         """
         size = _size(rows)
+        model = None if isinstance(rows, Feedback) else self._models[rows.model_version]
         with self._lock:
             if self._closing.is_set() or self._queued_bytes + size > self._most_queued_bytes:
                 self.dropped += len(rows)
                 return False
             self._queued_bytes += size
-            self._queue.append((rows, size))
+            self._queue.append(((rows, model), size))
         return True
 
     def close(self) -> None:
@@ -193,7 +195,7 @@ class SegmentWriter:
             queue, self._queue = self._queue, []
         failure = self._write([item for item, _ in queue])
         if queue:
-            rows = sum(len(item) for item, _ in queue)
+            rows = sum(len(item) for (item, _), _ in queue)
             with self._lock:
                 self._queued_bytes -= sum(size for _, size in queue)
                 self.dropped += rows if failure else 0
@@ -204,13 +206,13 @@ class SegmentWriter:
             logger.error("the prediction log fails, rows are dropped", exc_info=failure)
         self._failing = bool(failure or (self._failing and not queue))
 
-    def _write(self, items: list[LoggedRows | Feedback]) -> Exception | None:
+    def _write(self, items: list[_Item]) -> Exception | None:
         try:
             if items:
                 if self._segment is None or self._segment.is_gone():
                     self._end_segment()
                     self._segment = _Segment(self._folder)
-                self._segment.write(_merged(items), self._signatures)
+                self._segment.write(_merged(items))
             if self._segment and self._segment.is_due(self._rotate_seconds, self._rotate_bytes):
                 self._end_segment()
         except Exception as error:  # whatever it is, the server goes on answering
@@ -230,7 +232,7 @@ class _Segment:
         self._rotate_file = folder / ROTATE_FILE
         self._asked = _modified(self._rotate_file)
         self._opened = time.monotonic()
-        self._described: set[str] = set()
+        self._models: dict[str, ModelRecord] = {}
         self._length = 0
         segments = folder / SEGMENTS_FOLDER
         segments.mkdir(parents=True, exist_ok=True)
@@ -245,16 +247,15 @@ class _Segment:
             hidden.unlink(missing_ok=True)
             raise
 
-    def write(self, records: Iterable[Record], signatures: dict[str, ModelRecord]) -> None:
-        """Append all of the records or, where that fails, none."""
+    def write(self, records: Iterable[Record]) -> None:
+        """Append all of the records or, where that fails, none; a model's only if it is new."""
         frames = []
-        new: set[str] = set()
+        models = dict(self._models)
         for record in records:
-            if isinstance(record, RowsRecord):
-                version = record.model_version
-                if version not in self._described | new:
-                    frames.append(_frame(signatures[version]))
-                    new.add(version)
+            if isinstance(record, ModelRecord):
+                if models.get(record.version) == record:
+                    continue
+                models[record.version] = record
             frames.append(_frame(record))
         content = memoryview(b"".join(frames))
         end = self._length + len(content)
@@ -267,7 +268,7 @@ class _Segment:
                 os.lseek(self._file, self._length, os.SEEK_SET)
             raise
         self._length = end
-        self._described |= new
+        self._models = models
 
     def is_due(self, seconds: float, size: int) -> bool:
         """Whether it is old or large enough to be closed, or that was asked for."""
@@ -355,19 +356,23 @@ def _frame(record: Record) -> bytes:
     return HEADER.pack(MAGIC, len(content), zlib.crc32(content)) + content
 
 
-def _merged(items: list[LoggedRows | Feedback]) -> Iterator[Record]:
+def _merged(items: list[_Item]) -> Iterator[Record]:
     """One record for all rows of a model, variant and experiment; one for all feedback."""
-    groups: dict[tuple[str, str, str, bool], list[LoggedRows]] = {}
+    groups: dict[tuple[ModelRecord, str, str, bool], list[LoggedRows]] = {}
     feedback: list[Feedback] = []
-    for item in items:
+    for item, model in items:
         if isinstance(item, Feedback):
             feedback.append(item)
-        else:
-            key = (item.model_version, item.variant, item.experiment, item.shadow)
+        elif model:
+            key = (model, item.variant, item.experiment, item.shadow)
             groups.setdefault(key, []).append(item)
-    for key, group in groups.items():
+    for (model, variant, experiment, shadow), group in groups.items():
+        yield model
         yield RowsRecord(
-            *key,
+            model_version=model.version,
+            variant=variant,
+            experiment=experiment,
+            shadow=shadow,
             request_ids=[request_id for rows in group for request_id in rows.request_ids],
             user_ids=[user_id for rows in group for user_id in rows.user_ids],
             at=b"".join(rows.at.astype("<f8").tobytes() for rows in group),

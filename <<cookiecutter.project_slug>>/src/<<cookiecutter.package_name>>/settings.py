@@ -133,6 +133,10 @@ class Settings(BaseSettings):
         "http://localhost:4318/v1/traces; needs the extra `tracing`.",
     )
 
+    scoring_threads: int | None = Field(
+        None, ge=1, description="Threads of batch scoring; default: all cores."
+    )
+
     log_predictions: bool = Field(
         True, description="Whether the server logs what it answers and takes feedback."
     )

@@ -12,7 +12,7 @@ from pydantic_settings import SettingsError
 from ..console import err, out
 from ..errors import ProjectError
 from ..settings import Settings, environment_file
-from . import data, drift, features, log, registry, serving, training
+from . import data, drift, features, log, registry, scoring, serving, training
 
 if TYPE_CHECKING:
     from pydantic_core import ErrorDetails
@@ -24,6 +24,7 @@ app.command()(training.train)
 app.add_typer(registry.commands, name="registry")
 app.add_typer(drift.commands, name="drift")
 app.command()(serving.serve)
+app.command()(scoring.predict)
 app.add_typer(log.commands, name="log")
 
 

@@ -21,6 +21,7 @@ from uvicorn.supervisors import Multiprocess
 
 from ..settings import Settings
 from .fast_path import FastPath
+from .feedback import feedback_router
 from .metrics import ServerMetrics
 from .middleware import PREDICT_PATH, ApiKeys, BodyLimitMiddleware, GateMiddleware, Load
 from .online import UserFeatures
@@ -135,6 +136,13 @@ def create_app(settings: Settings) -> FastAPI:
     app.add_middleware(BodyLimitMiddleware, most_bytes=settings.max_body_bytes)
     add_problem_handlers(app)
     app.include_router(router)
+    app.include_router(
+        feedback_router(
+            lambda: store.current and store.current.control.metadata.signature,
+            lambda: recorder.log,
+            settings.clock_offset.total_seconds(),
+        )
+    )
     app.add_api_route("/docs", _docs, include_in_schema=False)
     app.mount(DOCS_ASSETS, StaticFiles(packages=[("fastapi_offline", "static")]))
     return app
