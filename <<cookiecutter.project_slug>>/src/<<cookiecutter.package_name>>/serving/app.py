@@ -138,7 +138,7 @@ def create_app(settings: Settings) -> FastAPI:
     app.include_router(router)
     app.include_router(
         feedback_router(
-            lambda: store.current and store.current.control.metadata.signature,
+            lambda: store.current.control.metadata.signature if store.current else None,
             lambda: recorder.log,
             settings.clock_offset.total_seconds(),
         )
