@@ -12,9 +12,11 @@ from <<cookiecutter.package_name>>.bundle import read_bundle
 from <<cookiecutter.package_name>>.evaluation import measure
 from <<cookiecutter.package_name>>.export import ExportError
 from <<cookiecutter.package_name>>.holdout import ESTIMATOR, read_holdout
+from <<cookiecutter.package_name>>.settings import Settings
 from <<cookiecutter.package_name>>.training import (
     TrainingError,
     _proven_difference,
+    candidates,
     split_by_time,
     train,
 )
@@ -124,3 +126,13 @@ def test_metadata_is_plain_json(trained_home: TrainedHome) -> None:
     text = (trained_home.model.folder / "bundle" / "metadata.json").read_text(encoding="utf-8")
     assert json.loads(text)["signature"]["task"] == model.TASK
     assert str(Path.home()) not in text
+
+
+def test_candidates_are_the_chosen_parameters_and_others_once_each(settings: Settings) -> None:
+    chosen = settings.model_copy(update={"search_budget": 6, "model_parameters": {"max_iter": 30}})
+    found = candidates(chosen)
+    assert found[0] == {**model.PARAMETERS, "max_iter": 30}
+    assert len(found) == 6 == len({json.dumps(one, sort_keys=True) for one in found})
+    assert {one["max_iter"] for one in found} == {30}
+    assert candidates(chosen) == found
+    assert candidates(chosen.model_copy(update={"seed": 8})) != found

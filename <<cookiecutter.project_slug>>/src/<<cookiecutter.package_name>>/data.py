@@ -31,13 +31,13 @@ HORIZON = timedelta(days=30)
 TTL = timedelta(days=2)
 
 FEATURES = (
-    Feature(name="avg_purchase_amount", description="Mean amount of a day with purchases."),
-    Feature(name="purchase_count", type="int", description="Days with purchases so far."),
-    Feature(name="days_since_last_purchase", type="int"),
-    Feature(name="days_since_first_purchase", type="int"),
-    Feature(name="purchases_last_30_days", type="int"),
-    Feature(name="purchases_last_90_days", type="int"),
-    Feature(name="amount_last_90_days"),
+    Feature(name="avg_purchase_amount", minimum=0, description="Mean amount of a purchase day."),
+    Feature(name="purchase_count", type="int", minimum=1, description="Days with purchases."),
+    Feature(name="days_since_last_purchase", type="int", minimum=1),
+    Feature(name="days_since_first_purchase", type="int", minimum=1),
+    Feature(name="purchases_last_30_days", type="int", minimum=0, maximum=30),
+    Feature(name="purchases_last_90_days", type="int", minimum=0, maximum=90),
+    Feature(name="amount_last_90_days", minimum=0),
     Feature(name="avg_days_between_purchases", description="The customer's rhythm so far."),
     Feature(name="gap_variation", description="Deviation of the gaps over their mean; 0: regular."),
     Feature(name="recency_over_usual_gap", description="Above 1: later than the rhythm has it."),

@@ -3,19 +3,19 @@
 from __future__ import annotations
 
 import warnings
-from typing import Any
+from typing import TYPE_CHECKING, Any
 
 import numpy as np
-import onnx
 import pandas as pd
-from skl2onnx import convert_sklearn
-from skl2onnx.common.data_types import FloatTensorType, StringTensorType
 from sklearn.base import BaseEstimator
 from sklearn.compose import ColumnTransformer
 from sklearn.pipeline import Pipeline
 
 from .errors import ProjectError
 from .schema import NUMBERS, STRINGS, Signature
+
+if TYPE_CHECKING:
+    import onnx
 
 
 class ExportError(ProjectError):
@@ -30,6 +30,9 @@ def to_onnx(estimator: BaseEstimator, signature: Signature) -> bytes:
     """
     if own := getattr(estimator, "to_onnx", None):
         return _checked(own(signature), type(estimator).__name__, signature)
+    from skl2onnx import convert_sklearn
+    from skl2onnx.common.data_types import FloatTensorType, StringTensorType
+
     by_column = bool(signature.string_names) or _selects_columns(estimator)
     inputs: list[tuple[str, Any]] = [(NUMBERS, FloatTensorType([None, len(signature.features)]))]
     if by_column:
@@ -87,6 +90,8 @@ def _take_blocks(graph: onnx.ModelProto, signature: Signature) -> None:
 
     Gather means the same in every version of the operators; skl2onnx takes the oldest that does.
     """
+    import onnx
+
     blocks = (
         (NUMBERS, signature.number_names, onnx.TensorProto.FLOAT),
         (STRINGS, signature.string_names, onnx.TensorProto.STRING),

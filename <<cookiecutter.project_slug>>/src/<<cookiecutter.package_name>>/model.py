@@ -28,6 +28,15 @@ PARAMETERS: dict[str, Any] = {
     "l2_regularization": 5.0,
 }
 
+SEARCH_SPACE: dict[str, list[Any]] = {
+    "learning_rate": [0.03, 0.05, 0.1],
+    "max_iter": [50, 100, 200],
+    "max_leaf_nodes": [4, 6, 12, 24],
+    "min_samples_leaf": [20, 100, 300],
+    "l2_regularization": [0.0, 5.0, 20.0],
+}
+"""What a pipeline run tries beside PARAMETERS (ML_SEARCH_BUDGET)."""
+
 
 def estimator(parameters: dict[str, Any], seed: int) -> BaseEstimator:
     """The model, not yet fitted; ``parameters`` are PARAMETERS with the settings' on top."""

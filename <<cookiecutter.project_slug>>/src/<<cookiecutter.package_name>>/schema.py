@@ -30,13 +30,15 @@ class Columns(Protocol):
 
 
 class Feature(BaseModel):
-    """One input of the model."""
+    """One input of the model; a pipeline run stops where a value lies outside its range."""
 
     model_config = ConfigDict(frozen=True, extra="forbid")
 
     name: str = Field(pattern=r"^[a-z][a-z0-9_]{0,62}$")
     type: FeatureType = "float"
     description: str = ""
+    minimum: float | None = None
+    maximum: float | None = None
 
 
 class Signature(BaseModel):

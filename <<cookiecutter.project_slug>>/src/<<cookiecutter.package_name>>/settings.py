@@ -71,6 +71,50 @@ class Settings(BaseSettings):
         "production) may lie below zero in the task's primary metric.",
     )
 
+    search_budget: int = Field(
+        4, ge=1, description="How many hyper-parameter candidates a pipeline run tries."
+    )
+    freshness_days: float = Field(
+        3, ge=0, description="How old the newest raw event may be when a pipeline run begins."
+    )
+    rarest_class: float = Field(
+        0.001, ge=0, lt=0.5, description="Smallest share of the examples that a class may have."
+    )
+    raw_data: str = Field(
+        "",
+        description="Folder or s3://bucket/folder that pipeline runs take raw data from; default: "
+        "data/ of the home folder.",
+    )
+    pipeline_image: str = Field(
+        f"{PACKAGE.replace('_', '-')}-jobs:local",
+        min_length=1,
+        description="Image of the pipeline's steps; pin it by digest on a cluster.",
+    )
+    pipeline_root: str = Field(
+        "", description="Cluster: where artifacts go, as in s3://bucket/pipelines."
+    )
+    pipeline_cpu: str = Field("2", description="Cluster: cores of a step that trains.")
+    pipeline_memory: str = Field("4G", description="Cluster: memory of each step.")
+    pipeline_accelerator: str = Field(
+        "", description="Cluster: accelerator of a step that trains, such as nvidia.com/gpu."
+    )
+    pipeline_retries: int = Field(2, ge=0, description="Cluster: how often a lost step is retried.")
+    pipeline_timeout_seconds: int = Field(
+        7_200, ge=1, description="Cluster: longest time of one step."
+    )
+    pipeline_secret: str = Field(
+        "", description="Cluster: Kubernetes secret whose keys become the steps' variables."
+    )
+    pipeline_secret_keys: list[str] = Field(
+        ["MLFLOW_TRACKING_URI", "ML_PROMOTION_DATABASE"],
+        description="Cluster: the keys of that secret, as JSON; add AWS_ACCESS_KEY_ID and "
+        "AWS_SECRET_ACCESS_KEY where artifacts lie in S3.",
+    )
+    kubeflow_host: str = Field("", description="Address of Kubeflow Pipelines.")
+    kubeflow_namespace: str = Field("kubeflow", description="Namespace of runs.")
+    kubeflow_token: SecretStr = Field(SecretStr(""), description="Bearer token for Kubeflow.")
+    kubeflow_service_account: str = Field("", description="Service account of the steps.")
+
     feature_store: str = Field(
         "",
         pattern=r"^[a-z0-9_-]*$",
@@ -278,6 +322,11 @@ class Settings(BaseSettings):
         return self.home.resolve() / "models"
 
     @property
+    def pipeline_dir(self) -> Path:
+        """Runs, artifacts and the cache of pipelines on this machine."""
+        return self.home.resolve() / "pipeline"
+
+    @property
     def served_dir(self) -> Path:
         """Absolute folder of the bundles that the server may load."""
         return self.home.resolve() / self.serving_dir
@@ -318,16 +367,21 @@ class Settings(BaseSettings):
         return self.promotion_database or f"sqlite:///{self.home.resolve() / 'promotions.db'}"
 
 
+def variable_name(name: str) -> str:
+    """The environment variable of a setting."""
+    alias = Settings.model_fields[name].validation_alias
+    return str(alias.choices[0]) if isinstance(alias, AliasChoices) else f"ML_{name.upper()}"
+
+
 def environment_file() -> str:
     """Every setting as a commented line of a ``.env`` file, with its default."""
     lines = ["# Every setting with its default; copy to .env and uncomment what should differ."]
     for name, field in Settings.model_fields.items():
-        alias = field.validation_alias
-        variable = (
-            str(alias.choices[0]) if isinstance(alias, AliasChoices) else f"ML_{name.upper()}"
-        )
+        variable = variable_name(name)
         default = field.get_default()
-        value = "" if default is None else json.dumps(default) if default == {} else str(default)
+        value = "" if default is None else str(default)
+        if isinstance(default, dict | list):
+            value = json.dumps(default)
         lines += ["", *textwrap.wrap(f"# {field.description}", 98, subsequent_indent="# ")]
         lines.append(f"# {variable}={value}")
     return "\n".join(lines) + "\n"

@@ -1,4 +1,7 @@
-"""One training run: split by time, fit, evaluate, explain, export and log."""
+"""Training, step by step: split by time, fit, evaluate, explain, export and log.
+
+``train`` takes the steps in one process; the pipeline takes the same ones in several.
+"""
 
 from __future__ import annotations
 
@@ -25,7 +28,6 @@ from .evaluation import (
 from .export import ExportError, estimator_scores, to_onnx
 from .holdout import BASELINE, ESTIMATOR, Holdout
 from .profiling import profile
-from .reports import write_reports
 from .schema import Signature
 from .settings import Settings
 from .tracking import Run, TrainingData, start_run
@@ -33,6 +35,7 @@ from .trained_model import BUNDLE_FOLDER, EVALUATION_FILE, MODEL_URI_FILE, REPOR
 
 EXAMPLE_ROWS = 5
 SAMPLE_ROWS = 1_000
+DRAWS_PER_CANDIDATE = 20
 
 
 class TrainingError(ProjectError):
@@ -85,13 +88,73 @@ def train(settings: Settings) -> TrainedModel:
         TrainingError: the data or the parameters do not allow it.
         ExportError: the model cannot be served as it was trained.
     """
-    parameters = _parameters(settings)
+    parameters = chosen_parameters(settings)
     features.build(settings)
-    plan = _plan(settings, parameters, features.training_frame(settings))
+    plan = make_plan(settings, parameters, features.training_frame(settings))
     with start_run(settings, f"train-{settings.as_of:%Y%m%d}") as run:
         _log_plan(run, plan)
-        _log_folds(run, plan)
-        return _fit_and_log(run, plan)
+        _log_folds(run, measure_folds(plan))
+        return _fit_and_log(run, plan, settings.models_dir / run.reference.id)
+
+
+def candidates(settings: Settings) -> list[dict[str, Any]]:
+    """The parameters that a search tries: the chosen ones, then others, drawn by the seed.
+
+    What the settings fix stays fixed in every candidate.
+    """
+    chosen = chosen_parameters(settings)
+    space = {
+        name: values
+        for name, values in getattr(model, "SEARCH_SPACE", {}).items()
+        if name not in settings.model_parameters
+    }
+    random, found = np.random.default_rng(settings.seed), [chosen]
+    for _ in range(settings.search_budget * DRAWS_PER_CANDIDATE):
+        drawn = {name: values[random.integers(len(values))] for name, values in space.items()}
+        if len(found) < settings.search_budget and {**chosen, **drawn} not in found:
+            found.append({**chosen, **drawn})
+    return found
+
+
+def try_candidate(
+    settings: Settings, parameters: dict[str, Any], frame: pd.DataFrame
+) -> list[dict[str, float]]:
+    """A candidate's metrics on each fold; the hold-out is not looked at."""
+    return measure_folds(make_plan(settings, parameters, frame))
+
+
+def score(folds: list[dict[str, float]]) -> float:
+    """By which candidates are compared: the mean of the primary metric over the folds.
+
+    Without a fold (too short a history) every candidate scores 0 and the first one wins.
+    """
+    return (
+        0.0
+        if not folds
+        else float(np.mean([metrics[PRIMARY_METRIC[model.TASK]] for metrics in folds]))
+    )
+
+
+def train_best(
+    settings: Settings, tried: list[dict[str, Any]], frame: pd.DataFrame, folder: Path
+) -> TrainedModel:
+    """Fit the best candidate on all development rows, judge it on the hold-out and log it.
+
+    Args:
+        settings: as for ``train``.
+        tried: ``parameters`` and ``folds`` of each candidate.
+        frame: the training frame.
+        folder: where the trained model goes.
+    """
+    scores = [score(candidate["folds"]) for candidate in tried]
+    best = tried[int(np.argmax(scores))]
+    plan = make_plan(settings, best["parameters"], frame)
+    with start_run(settings, f"pipeline-{settings.as_of:%Y%m%d}") as run:
+        _log_plan(run, plan)
+        _log_folds(run, best["folds"])
+        for number, value in enumerate(scores, start=1):
+            run.log_metrics({"candidate_score": value}, step=number)
+        return _fit_and_log(run, plan, folder)
 
 
 def split_by_time(frame: pd.DataFrame, holdout_times: int) -> Split:
@@ -116,7 +179,12 @@ def split_by_time(frame: pd.DataFrame, holdout_times: int) -> Split:
     return Split(frame[known], frame[frame[features.TIMESTAMP] >= first])
 
 
-def _parameters(settings: Settings) -> dict[str, Any]:
+def chosen_parameters(settings: Settings) -> dict[str, Any]:
+    """``model.PARAMETERS`` with the settings' on top.
+
+    Raises:
+        TrainingError: the settings name a parameter that model.py does not have.
+    """
     if unknown := sorted(set(settings.model_parameters) - set(model.PARAMETERS)):
         raise TrainingError(
             f"unknown hyper-parameters {', '.join(unknown)}: model.py has "
@@ -125,7 +193,12 @@ def _parameters(settings: Settings) -> dict[str, Any]:
     return {**model.PARAMETERS, **settings.model_parameters}
 
 
-def _plan(settings: Settings, parameters: dict[str, Any], frame: pd.DataFrame) -> Plan:
+def make_plan(settings: Settings, parameters: dict[str, Any], frame: pd.DataFrame) -> Plan:
+    """Fix what a training run needs to know before it fits.
+
+    Raises:
+        TrainingError: an example has no label, or there are too few times for a hold-out.
+    """
     outcomes = frame[data.LABEL]
     if outcomes.isna().any():
         raise TrainingError(
@@ -174,17 +247,28 @@ def _log_plan(run: Run, plan: Plan) -> None:
     )
 
 
-def _log_folds(run: Run, plan: Plan) -> None:
-    """Measure the same estimator on earlier times, each fitted on that time's past alone."""
-    folds = plan.split.folds(plan.settings.folds)
-    for step, (past, rows) in enumerate(track(folds, "validating in time"), start=1):
+def measure_folds(plan: Plan) -> list[dict[str, float]]:
+    """Measure the same estimator on earlier times, each fitted on that time's past alone.
+
+    Raises:
+        TrainingError: there is no earlier time, or the estimator refuses to fit.
+    """
+    measured = []
+    for past, rows in track(plan.split.folds(plan.settings.folds), "validating in time"):
         fitted = _fit(model.estimator(plan.parameters, plan.settings.seed), plan.signature, past)
         scores = estimator_scores(fitted, plan.signature, rows)
-        metrics = measure(plan.signature, _outcomes(rows), scores)
+        measured.append(measure(plan.signature, _outcomes(rows), scores))
+    return measured
+
+
+def _log_folds(run: Run, folds: list[dict[str, float]]) -> None:
+    for step, metrics in enumerate(folds, start=1):
         run.log_metrics({f"fold_{name}": value for name, value in metrics.items()}, step=step)
 
 
-def _fit_and_log(run: Run, plan: Plan) -> TrainedModel:
+def _fit_and_log(run: Run, plan: Plan, folder: Path) -> TrainedModel:
+    from .reports import write_reports
+
     settings, signature, development = plan.settings, plan.signature, plan.split.development
     fitted = _fit(model.estimator(plan.parameters, settings.seed), signature, development)
     baseline = _fit(model.baseline(settings.seed), signature, development)
@@ -226,7 +310,6 @@ def _fit_and_log(run: Run, plan: Plan) -> TrainedModel:
         ),
         profile=profile(signature, holdout.features, holdout.scores[ESTIMATOR]),
     )
-    folder = settings.models_dir / run.reference.id
     write_bundle(folder / BUNDLE_FOLDER, bundle)
     stored.write(folder / EVALUATION_FILE)
     write_reports(folder / REPORTS_FOLDER, signature, fitted, holdout, settings.seed)
