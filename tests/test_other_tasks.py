@@ -51,7 +51,7 @@ def test_another_task_is_two_files(
         shutil.copy(TASKS / task / name, package / name)
 
     program = ("python", "-m", package.name)
-    for words in ("train", "registry register", "registry validate", "registry promote"):
+    for words in ("pipeline run", "registry promote"):
         project.run(*program, *words.split())
     project.run(*program, "registry", "sync")
 
@@ -59,7 +59,7 @@ def test_another_task_is_two_files(
     signature = metadata["signature"]
     assert set(signature["classes"]) == ANSWERS[task]
     assert metadata["gain_over_baseline"]["low"] > 0
-    (reports,) = project.path.glob("models/*/reports")
+    (reports,) = project.path.glob("pipeline/artifacts/*/evaluate/model/reports")
     kind = "classification" if ANSWERS[task] else "regression"
     assert {path.name for path in reports.iterdir()} == REPORTS[kind] | IMPORTANCE
 

@@ -58,6 +58,7 @@ def test_the_commands_run_in_their_order(tmp_path: Path) -> None:
         "ML_PORT": str(port),
         "ML_HOME": str(tmp_path),
         "ML_BOOTSTRAP_RESAMPLES": "40",
+        "ML_SEARCH_BUDGET": "1",
     }
     console_script(tmp_path / "bin" / PROGRAM)
     ran = []
@@ -91,7 +92,7 @@ def run(
     shell = shutil.which("bash") or "sh"
     return subprocess.run(
         [shell, "-c", command], cwd=folder, env=environment, capture_output=True, text=True,
-        timeout=120, check=False,
+        timeout=300, check=False,
     )  # fmt: skip
 
 

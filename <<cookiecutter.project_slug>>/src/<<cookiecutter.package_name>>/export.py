@@ -68,6 +68,8 @@ def estimator_scores(
 
 
 def _checked(model: bytes, name: str, signature: Signature) -> bytes:
+    import onnx
+
     read = [graph_input.name for graph_input in onnx.load_from_string(model).graph.input]
     wanted = [NUMBERS] * bool(signature.number_names) + [STRINGS] * bool(signature.string_names)
     if sorted(read) != wanted:
