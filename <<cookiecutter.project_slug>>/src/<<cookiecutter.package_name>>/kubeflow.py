@@ -13,6 +13,8 @@ from collections.abc import Callable
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
+from pydantic import SecretStr
+
 from . import components
 from .errors import ProjectError
 from .settings import PACKAGE, Settings, variable_name
@@ -35,7 +37,8 @@ TRAINING_STEPS = ("train_candidate", "evaluate")
 # What the steps do not read, or may not know: it is no part of their variables.
 NOT_FOR_STEPS = (
     *("home", "fixed_clock", "search_budget", "host", "port", "workers", "kubeflow_"),
-    *("pipeline_", "serving_dir", "max_", "model_poll", "log_", "feature_timeout"),
+    *("pipeline_", "serving_dir", "max_", "model_poll", "log_", "server_", "feature_timeout"),
+    *("traces_", "drift_", "retrain_", "alert", "report_url"),
 )
 ADDRESSES = (
     *("MLFLOW_TRACKING_URI", "ML_PROMOTION_DATABASE"),
@@ -186,7 +189,8 @@ def step_variables(settings: Settings, everything: bool = False) -> dict[str, st
     found = {}
     for name in sorted(settings.model_fields_set):
         value, variable = getattr(settings, name), variable_name(name)
-        if value in (None, "") or name.startswith(NOT_FOR_STEPS):
+        secret = isinstance(value, SecretStr)
+        if secret or value in (None, "") or name.startswith(NOT_FOR_STEPS):
             continue
         if everything or variable not in ADDRESSES + tuple(settings.pipeline_secret_keys):
             found[variable] = json.dumps(value) if isinstance(value, dict | list) else str(value)
