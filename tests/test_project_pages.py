@@ -58,6 +58,9 @@ def test_the_commands_run_in_their_order(
         for command in commands(page):
             if command in NOT_RUN:
                 continue
+            if exported := re.fullmatch(r"export (\w+)=(\S+)", command):
+                environment[exported[1]] = exported[2]
+                continue
             if re.search(r" serve\b", command):
                 servers.enter_context(server(command, port, project.path, environment))
                 continue
