@@ -1,14 +1,16 @@
 from __future__ import annotations
 
 import csv
+import math
 from dataclasses import replace
-from datetime import date, datetime
+from datetime import date, datetime, timedelta
 from pathlib import Path
 
 import duckdb
 import pandas as pd
 import pytest
 
+from <<cookiecutter.package_name>>.database import connect, literal
 from <<cookiecutter.package_name>>.purchases import (
     ColumnMapping,
     DataError,
@@ -165,3 +167,37 @@ def test_an_imported_log_is_overwritten_only_when_asked(settings: Settings, tmp_
 def test_reading_before_any_data_says_what_to_run(settings: Settings) -> None:
     with pytest.raises(DataError, match="data simulate"):
         log_path(settings)
+
+
+def test_a_shift_turns_what_recency_says(tmp_path: Path) -> None:
+    settings = Settings(home=tmp_path)
+    shift = UNTIL - timedelta(days=200)
+    simulate(settings, 2_000, 1, UNTIL, replace=False, shifts=[shift])
+
+    def buys_soon(at: date, recent: bool) -> float:
+        """The share that buys in 30 days of those who bought at most, or more than, 20 days ago."""
+        with connect(settings) as db:
+            (share,) = db.execute(
+                f"""
+                SELECT avg(soon::INTEGER) FROM (
+                    SELECT bool_or(purchased_at >= $at) AS soon,
+                        max(purchased_at) FILTER (purchased_at < $at) AS last
+                    FROM read_parquet({literal(log_path(settings))})
+                    WHERE purchased_at < $at::TIMESTAMP + INTERVAL 30 DAY
+                    GROUP BY customer_id)
+                WHERE last > $at::TIMESTAMP - INTERVAL 80 DAY
+                    AND (last > $at::TIMESTAMP - INTERVAL 20 DAY) = $recent
+                """,
+                {"at": at, "recent": recent},
+            ).fetchone() or (math.nan,)
+        return float(share)
+
+    before, after = shift - timedelta(days=60), shift + timedelta(days=100)
+    assert buys_soon(before, recent=True) > buys_soon(before, recent=False)
+    assert buys_soon(after, recent=True) < buys_soon(after, recent=False)
+
+
+def test_a_shift_outside_the_simulated_days_is_refused(tmp_path: Path) -> None:
+    with pytest.raises(DataError, match="the shift on 2030-01-01 lies outside the simulated days"):
+        simulate(Settings(home=tmp_path), 50, 1, UNTIL, replace=False, shifts=[date(2030, 1, 1)])
+    assert not (tmp_path / "data").exists()

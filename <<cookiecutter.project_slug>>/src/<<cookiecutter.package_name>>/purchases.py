@@ -7,6 +7,7 @@ ordered by customer and time; ``manifest.json`` beside it says where it came fro
 from __future__ import annotations
 
 import hashlib
+from collections.abc import Sequence
 from dataclasses import dataclass
 from datetime import date, datetime, timedelta
 from pathlib import Path
@@ -16,6 +17,7 @@ import duckdb
 import numpy as np
 import pyarrow as pa
 import pyarrow.parquet as pq
+from numpy.typing import NDArray
 from pydantic import BaseModel, ConfigDict
 
 from .console import track
@@ -25,6 +27,8 @@ from .settings import Settings
 
 LOG_FILE = "purchases.parquet"
 REJECTED_FILE = "rejected.csv"
+SUPPLY_DAYS = 50
+SUPPLY_REGULARITY = 30.0
 SIMULATED_DAYS = 730
 CUSTOMERS_PER_BLOCK = 50_000
 MICROSECONDS_A_DAY = 86_400_000_000
@@ -86,12 +90,22 @@ def read_manifest(settings: Settings) -> Manifest:
     return Manifest.model_validate_json(settings.data_manifest.read_text(encoding="utf-8"))
 
 
-def simulate(settings: Settings, customers: int, seed: int, until: date, replace: bool) -> Manifest:
+def simulate(
+    settings: Settings,
+    customers: int,
+    seed: int,
+    until: date,
+    replace: bool,
+    shifts: Sequence[date] = (),
+) -> Manifest:
     """Write a simulated log.
 
     Customers follow the Pareto/GGG process (Platzer and Reutterer, Marketing Science 35, 2016):
     each buys at gamma-distributed gaps with a rate and a regularity of its own until it leaves
     after an exponential lifetime. Amounts are lognormal around each customer's own mean.
+
+    With the first shift everybody begins to buy supplies for about SUPPLY_DAYS, so that whoever
+    bought lately does not come soon; with the second, old habits return; and so on in turn.
 
     Args:
         settings: where it is written.
@@ -99,18 +113,25 @@ def simulate(settings: Settings, customers: int, seed: int, until: date, replace
         seed: the same seed gives the same log.
         until: the day after the last simulated one.
         replace: whether an imported log may be overwritten.
+        shifts: the days on which habits change.
 
     Raises:
-        DataError: an imported log is there and may not be replaced.
+        DataError: an imported log is there and may not be replaced, or a shift lies outside.
     """
     _refuse_to_replace(settings, replace)
+    first_day = until - timedelta(days=SIMULATED_DAYS)
+    if outside := [shift for shift in shifts if not first_day < shift < until]:
+        raise DataError(
+            f"the shift on {outside[0]} lies outside the simulated days, {first_day} to {until}"
+        )
+    shift_days = np.array(sorted((shift - first_day).days for shift in shifts), np.float64)
     settings.data_dir.mkdir(parents=True, exist_ok=True)
     partial = settings.data_dir / f".{LOG_FILE}.simulated"
-    start = np.datetime64(until - timedelta(days=SIMULATED_DAYS), "us")
+    start = np.datetime64(first_day, "us")
     try:
         with pq.ParquetWriter(partial, LOG_SCHEMA) as writer:
             for first, size, block_seed in track(_blocks(customers, seed), "simulating customers"):
-                writer.write_table(_simulate_block(first, size, block_seed, start))
+                writer.write_table(_simulate_block(first, size, block_seed, start, shift_days))
         with connect(settings) as db:
             query = f"FROM read_parquet({literal(partial)}) ORDER BY customer_id, purchased_at"
             write_parquet(db, query, settings.data_dir / LOG_FILE)
@@ -158,7 +179,11 @@ def _blocks(customers: int, seed: int) -> list[tuple[int, int, np.random.SeedSeq
 
 
 def _simulate_block(
-    first: int, size: int, seed: np.random.SeedSequence, start: np.datetime64
+    first: int,
+    size: int,
+    seed: np.random.SeedSequence,
+    start: np.datetime64,
+    shift_days: NDArray[np.float64],
 ) -> pa.Table:
     random = np.random.default_rng(seed)
     rate = random.gamma(1.2, 1 / 26, size) + 1e-4
@@ -167,13 +192,16 @@ def _simulate_block(
     mean_amount = random.lognormal(3.3, 0.6, size)
     now = random.uniform(0, SIMULATED_DAYS * 0.9, size)
     gone_at = np.minimum(now + leaves_after, SIMULATED_DAYS)
+    rates = _habits(rate, np.full(size, 1 / SUPPLY_DAYS), shift_days.size)
+    regularities = _habits(regularity, np.full(size, SUPPLY_REGULARITY), shift_days.size)
     customers, times = [], []
     active = np.arange(size)
     while active.size:
         customers.append(active)
         times.append(now[active])
-        shape = regularity[active]
-        now[active] += random.gamma(shape, 1 / (shape * rate[active]))
+        habit = np.searchsorted(shift_days, now[active], side="right")
+        shape = regularities[habit, active]
+        now[active] += random.gamma(shape, 1 / (shape * rates[habit, active]))
         active = active[now[active] < gone_at[active]]
     customer = np.concatenate(customers)
     day = np.concatenate(times)
@@ -186,6 +214,13 @@ def _simulate_block(
         },
         schema=LOG_SCHEMA,
     )
+
+
+def _habits(
+    own: NDArray[np.float64], supply: NDArray[np.float64], shifts: int
+) -> NDArray[np.float64]:
+    """A figure of each customer between the shifts, shape (shifts + 1, customers)."""
+    return np.stack([supply if n % 2 else own for n in range(shifts + 1)])
 
 
 def _refuse_to_replace(settings: Settings, replace: bool) -> None:

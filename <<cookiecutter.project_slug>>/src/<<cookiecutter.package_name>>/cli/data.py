@@ -26,15 +26,20 @@ def data_simulate(
     until: Annotated[
         datetime, typer.Option(formats=["%Y-%m-%d"], help="The day after the last one.")
     ] = datetime(2026, 1, 1),
+    shift_on: Annotated[
+        list[datetime] | None,
+        typer.Option(formats=["%Y-%m-%d"], help="A day on which habits change; repeatable."),
+    ] = None,
     replace: Replace = False,
 ) -> None:
     """Write a simulated log of purchases over two years.
 
-    Example: data simulate --customers 100000 --seed 1
+    Example: data simulate --customers 100000 --seed 1 --shift-on 2025-09-01
     """
     from ..purchases import simulate
 
-    _print_manifest(simulate(Settings(), customers, seed, until.date(), replace))
+    shifts = [day.date() for day in shift_on or []]
+    _print_manifest(simulate(Settings(), customers, seed, until.date(), replace, shifts))
 
 
 @commands.command("import")
