@@ -63,7 +63,7 @@ def empty_store(tmp_path_factory: pytest.TempPathFactory) -> Path:
 @pytest.fixture
 def registry(tmp_path: Path, empty_store: Path) -> Registry:
     """An empty registry of its own."""
-    settings = Settings(home=tmp_path / "home", bootstrap_resamples=40)
+    settings = Settings(home=tmp_path / "home", bootstrap_resamples=20)
     settings.home.mkdir()
     shutil.copy(empty_store, settings.home)
     return Registry(settings)

@@ -34,7 +34,7 @@ def run_main(monkeypatch: pytest.MonkeyPatch, *words: str) -> int:
 
 def test_from_data_to_the_served_folder(home: Path) -> None:
     assert "300 customers" in run("data", "simulate", "--customers", "300").output
-    assert "gain in roc_auc over the baseline" in run("train", "--param", "max_iter=20").output
+    assert "gain in roc_auc over the baseline" in run("train", "--param", "max_iter=60").output
     assert "registered version 1" in run("registry", "register").output
     verdict = run("registry", "validate")
     assert verdict.exit_code == 0, verdict.output

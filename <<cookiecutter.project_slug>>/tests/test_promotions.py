@@ -4,9 +4,11 @@ import subprocess
 import sys
 import threading
 import time
+from datetime import datetime
 from pathlib import Path
 
 import pytest
+import sqlalchemy as sa
 
 from <<cookiecutter.package_name>> import promotions
 from <<cookiecutter.package_name>>.promotions import (
@@ -43,6 +45,54 @@ def test_a_move_is_recorded_with_who_when_and_why(settings: Settings) -> None:
     assert (move.reason, move.state) == ("better recall", "done")
     assert "@" in move.actor
     assert abs((move.created_at - intended.created_at).total_seconds()) == 0
+
+
+@pytest.mark.parametrize("table", ["promotions", "promotion_outcomes"])
+@pytest.mark.parametrize("change", ["UPDATE {} SET state = 'done'", "DELETE FROM {}"])
+@pytest.mark.parametrize("database", ["sqlite", "postgresql"])
+def test_the_database_refuses_changes(
+    settings: Settings, request: pytest.FixtureRequest, database: str, table: str, change: str
+) -> None:
+    if database == "postgresql":
+        uri = request.getfixturevalue("postgres").database()
+        settings = settings.model_copy(update={"promotion_database": uri})
+    record = PromotionRecord(settings)
+    done(record, "promote", "1")
+    with (
+        pytest.raises(sa.exc.DBAPIError, match=f"{table} is append-only"),
+        sa.create_engine(settings.promotions_uri).begin() as connection,
+    ):
+        connection.execute(sa.text(change.format(table)))
+    assert [move.state for move in record.moves()] == ["done"]
+
+
+def test_a_move_is_settled_once(settings: Settings) -> None:
+    record = PromotionRecord(settings)
+    number = record.intend("promote", None, "1", "")
+    record.settle(number, done=True)
+    with pytest.raises(sa.exc.IntegrityError):
+        record.settle(number, done=False)
+
+
+def test_a_record_of_an_earlier_release_is_read_on(settings: Settings) -> None:
+    promotions.promotions.create(sa.create_engine(settings.promotions_uri))
+    with sa.create_engine(settings.promotions_uri).begin() as connection:
+        connection.execute(
+            promotions.promotions.insert().values(
+                model=settings.model_name, action="promote", to_version="1", reason="", actor="me",
+                created_at=datetime(2026, 1, 1), state="done",
+            )
+        )  # fmt: skip
+    record = PromotionRecord(settings)
+    done(record, "promote", "2")
+    assert previous_versions(record.moves()) == ["1", "2"]
+
+
+def test_the_actor_may_be_named(settings: Settings) -> None:
+    record = PromotionRecord(settings.model_copy(update={"actor": "the night shift"}))
+    done(record, "promote", "1")
+    (move,) = record.moves()
+    assert (move.actor, move.settled_by) == ("the night shift", "the night shift")
 
 
 def test_records_of_several_models_share_a_database(settings: Settings) -> None:

@@ -10,7 +10,6 @@ import pytest
 from <<cookiecutter.package_name>> import data
 from <<cookiecutter.package_name>>.bundle import BundleError, read_bundle
 from <<cookiecutter.package_name>>.experiment import ExperimentError, validated, write_experiment
-from <<cookiecutter.package_name>>.gate import Verdict
 from <<cookiecutter.package_name>>.mlflow_client import mlflow
 from <<cookiecutter.package_name>>.promotions import PromotionError, PromotionRecord
 from <<cookiecutter.package_name>>.registry import Registry, RegistryError
@@ -25,10 +24,6 @@ def in_production(registry: Registry, folder: Path) -> str:
     number = registry.register(folder).number
     assert registry.validate(number).passed
     return registry.promote(number).number
-
-
-def failed(verdict: Verdict) -> list[str]:
-    return [check.name for check in verdict.checks if not check.passed]
 
 
 def test_a_registered_version_is_staging_and_knows_its_origin(
@@ -85,11 +80,16 @@ def test_the_gate_passes_a_good_model_and_stores_the_verdict(
     verdict = registry.validate()
     assert verdict.passed
     assert [check.name for check in verdict.checks] == [
-        "schema", "ONNX agreement", "against the baseline",
+        "schema", "ONNX agreement", "size", "latency of a row, p99", "latency of 1,000 rows",
+        "against the baseline", "calibration", "segments", "not judged",
     ]  # fmt: skip
+    assert "no feature table here" in verdict.checks[-1].figure
     stored = registry.version("staging")
     assert stored.validation == "passed"
-    assert Verdict.model_validate_json(stored.tags["verdict"]) == verdict
+    assert len(stored.tags["verdict"]) < 1_000
+    assert registry.verdict("staging") == verdict
+    again = registry.validate()
+    assert registry.verdict("staging") == again != verdict
 
 
 def test_the_gate_fails_a_model_that_learned_noise(
@@ -98,9 +98,10 @@ def test_the_gate_fails_a_model_that_learned_noise(
     production = in_production(registry, good)
     candidate = registry.register(noise).number
     verdict = registry.validate(candidate)
-    assert failed(verdict) == [
-        "against the baseline", f"against production (version {production})",
-    ]  # fmt: skip
+    assert {"against the baseline", f"against production (version {production})"} <= set(
+        verdict.failed
+    )
+    assert registry.version(candidate).tags["verdict"].count("against the baseline") == 1
     with pytest.raises(
         PromotionError, match=rf"version {candidate} has not passed the gate \(failed\)"
     ):
@@ -114,7 +115,7 @@ def test_the_gate_fails_an_export_that_was_swapped(
     shutil.rmtree(good / "bundle")
     shutil.copytree(noise / "bundle", good / "bundle")
     registry.register(good)
-    assert "ONNX agreement" in failed(registry.validate())
+    assert "ONNX agreement" in registry.validate().failed
 
 
 def test_the_gate_fails_a_model_of_other_features(
@@ -122,7 +123,7 @@ def test_the_gate_fails_a_model_of_other_features(
 ) -> None:
     registry.register(good)
     monkeypatch.setattr(data, "FEATURES", (*data.FEATURES, Feature(name="new_one")))
-    assert failed(registry.validate()) == ["schema"]
+    assert registry.validate().failed == ["schema"]
 
 
 def test_only_a_version_that_passed_is_promoted(registry: Registry, good: Path) -> None:
@@ -139,6 +140,49 @@ def test_only_a_version_that_passed_is_promoted(registry: Registry, good: Path) 
     assert (move.action, move.to_version, move.reason, move.state) == (
         "promote", "1", "first", "done",
     )  # fmt: skip
+
+
+def test_force_goes_past_the_gate_and_is_recorded(registry: Registry, good: Path) -> None:
+    registry.register(good)
+    with pytest.raises(PromotionError, match="say why with --reason"):
+        registry.promote(force=True, reason=" ")
+    registry.promote(force=True, reason="the gate's machine is down")
+    (move,) = registry.history()
+    assert (move.action, move.reason) == ("force", "the gate's machine is down")
+    in_production(registry, good)
+    assert registry.rollback().number == "1"
+
+
+def test_a_verdict_of_another_version_does_not_count(registry: Registry, good: Path) -> None:
+    first, second = registry.register(good).number, registry.register(good).number
+    registry.validate(first)
+    client = mlflow.MlflowClient()
+    for tag, value in registry.version(first).tags.items():
+        client.set_model_version_tag(registry._name, second, tag, value)
+    with pytest.raises(PromotionError, match=f"version {second} has not passed the gate"):
+        registry.promote(second)
+
+
+def test_an_altered_verdict_is_refused(registry: Registry, good: Path) -> None:
+    registry.register(good)
+    with pytest.raises(RegistryError, match="was not judged"):
+        registry.verdict("1")
+    registry.validate()
+    (path,) = registry._settings.artifacts_dir.rglob("verdicts/**/*.json")
+    path.write_text(path.read_text().replace("true", "false"))
+    with pytest.raises(RegistryError, match="verdict of version 1 was altered"):
+        registry.verdict("1")
+
+
+def test_a_late_request_of_a_killed_command_is_put_right(registry: Registry, good: Path) -> None:
+    first, second = in_production(registry, good), registry.register(good).number
+    PromotionRecord(registry._settings).intend("force", first, second, "killed")
+    third = registry.register(good).number
+    registry.validate(third)
+    registry.promote(third)
+    mlflow.MlflowClient().set_registered_model_alias(registry._name, "production", second)
+    assert registry.rollback().number == first
+    assert [move.state for move in registry.history()] == ["done", "undone", "done", "done"]
 
 
 def test_a_verdict_against_an_older_production_does_not_count(
@@ -285,6 +329,6 @@ def test_another_signature_is_accepted_on_demand_alone(
     monkeypatch.setattr(data, "FEATURES", other.bundle.signature.features)
     monkeypatch.setattr(data, "LABEL", other.bundle.signature.label)
     registry.register(other.folder)
-    assert failed(registry.validate()) == [f"against production (version {production})"]
+    assert registry.validate().failed == [f"against production (version {production})"]
     assert registry.validate(new_signature=True).passed
     assert registry.promote().number != production

@@ -5,6 +5,8 @@ The model is of MLflow's ONNX flavour and carries the bundle that the server loa
     model.onnx                         reads one column per feature, answers one column per field
     extra_files/bundle/                the bundle
     extra_files/evaluation.parquet     hold-out rows
+    extra_files/reports/               pictures and tables, for the model card
+    verdicts/                          added by the gate, one for each time it judged
 """
 
 from __future__ import annotations
@@ -20,13 +22,14 @@ from onnx import TensorProto, helper, numpy_helper
 from .bundle import Bundle, read_bundle
 from .mlflow_client import mlflow
 from .schema import NUMBERS, STRINGS, ClassLabel, Feature, FeatureType, Signature
-from .trained_model import BUNDLE_FOLDER, EVALUATION_FILE
+from .trained_model import BUNDLE_FOLDER, EVALUATION_FILE, REPORTS_FOLDER
 
 if TYPE_CHECKING:
     import pandas as pd
 
 BUNDLE_PATH = f"extra_files/{BUNDLE_FOLDER}"
 EVALUATION_PATH = f"extra_files/{EVALUATION_FILE}"
+REPORTS_PATH = f"extra_files/{REPORTS_FOLDER}"
 
 EXAMPLE_ROWS = 5
 PREFIX = "bundle/"
@@ -65,7 +68,11 @@ def log_model(folder: Path, input_example: pd.DataFrame) -> str:
         signature=mlflow_signature(bundle.signature),
         input_example=typed_rows(input_example.head(EXAMPLE_ROWS), bundle.signature),
         metadata=bundle.metadata.model_dump(mode="json"),
-        extra_files=[str(folder / BUNDLE_FOLDER), str(folder / EVALUATION_FILE)],
+        extra_files=[
+            str(folder / name)
+            for name in (BUNDLE_FOLDER, EVALUATION_FILE, REPORTS_FOLDER)
+            if (folder / name).exists()
+        ],
         pip_requirements=[f"{package}=={version(package)}" for package in PACKAGES],
         onnx_execution_providers=["CPUExecutionProvider"],
         save_as_external_data=False,

@@ -1,8 +1,9 @@
 """Who moved production when and why: an append-only record, and the lock around each move.
 
 Both live behind one database address (``settings.promotions_uri``): an SQLite file serves one
-machine, PostgreSQL serves several. A move is written down as intended before the alias changes and
-as done afterwards; whoever takes the lock next settles what a kill left in between.
+machine, PostgreSQL serves several. A move is written down as intended before the alias changes,
+and its outcome afterwards; whoever takes the lock next settles what a kill left in between. The
+database itself refuses to change or delete a row of either table.
 """
 
 from __future__ import annotations
@@ -13,14 +14,14 @@ from collections.abc import Iterator
 from contextlib import contextmanager
 from dataclasses import dataclass
 from datetime import datetime, timezone
-from typing import Literal
+from typing import Any, Literal
 
 import sqlalchemy as sa
 
 from .errors import ProjectError
 from .settings import Settings
 
-Action = Literal["promote", "rollback"]
+Action = Literal["promote", "force", "rollback"]
 INTENDED, DONE, UNDONE = "intended", "done", "undone"
 LOCK_SECONDS = 60
 
@@ -38,6 +39,32 @@ promotions = sa.Table(
     sa.Column("created_at", sa.DateTime, nullable=False),
     sa.Column("state", sa.String(16), nullable=False),
 )
+outcomes = sa.Table(
+    "promotion_outcomes",
+    metadata,
+    sa.Column("move", sa.Integer, sa.ForeignKey(promotions.c.id), primary_key=True),
+    sa.Column("state", sa.String(16), nullable=False),
+    sa.Column("actor", sa.String(255), nullable=False),
+    sa.Column("created_at", sa.DateTime, nullable=False),
+)
+REFUSALS = {
+    "sqlite": [
+        f"CREATE TRIGGER %(table)s_{event} BEFORE {event} ON %(table)s BEGIN "
+        "SELECT RAISE(ABORT, '%(table)s is append-only'); END"
+        for event in ("UPDATE", "DELETE")
+    ],
+    "postgresql": [
+        "CREATE OR REPLACE FUNCTION refuse_change() RETURNS trigger LANGUAGE plpgsql AS "
+        "'BEGIN RAISE EXCEPTION ''% is append-only'', TG_TABLE_NAME; END'".replace("%", "%%"),
+        "CREATE TRIGGER append_only BEFORE UPDATE OR DELETE OR TRUNCATE ON %(table)s "
+        "EXECUTE FUNCTION refuse_change()",
+    ],
+}
+for table in metadata.sorted_tables:
+    for dialect, statements in REFUSALS.items():
+        for statement in statements:
+            refusal = sa.schema.DDL(statement)  # type: ignore[no-untyped-call]
+            sa.event.listen(table, "after_create", refusal.execute_if(dialect=dialect))
 
 
 class PromotionError(ProjectError):
@@ -56,6 +83,7 @@ class Move:
     actor: str
     created_at: datetime
     state: str
+    settled_by: str | None
 
 
 class PromotionRecord:
@@ -64,9 +92,10 @@ class PromotionRecord:
     def __init__(self, settings: Settings) -> None:
         self._model = settings.model_name
         self._uri = settings.promotions_uri
+        self._actor = settings.actor
         settings.home.mkdir(parents=True, exist_ok=True)
         self._engine = sa.create_engine(self._uri)
-        if not sa.inspect(self._engine).has_table(promotions.name):
+        if not sa.inspect(self._engine).has_table(outcomes.name):
             with self.locked():
                 metadata.create_all(self._engine)
 
@@ -108,9 +137,8 @@ class PromotionRecord:
                     from_version=from_version,
                     to_version=to_version,
                     reason=reason,
-                    actor=f"{getpass.getuser()}@{platform.node()}",
-                    created_at=datetime.now(timezone.utc).replace(tzinfo=None),
                     state=INTENDED,
+                    **self._who_and_when(),
                 )
             )
             (number,) = result.inserted_primary_key or (0,)
@@ -118,19 +146,33 @@ class PromotionRecord:
 
     def settle(self, number: int, done: bool) -> None:
         """Write down whether an intended move was made."""
+        state = DONE if done else UNDONE
         with self._engine.begin() as connection:
             connection.execute(
-                promotions.update()
-                .where(promotions.c.id == number)
-                .values(state=DONE if done else UNDONE)
+                outcomes.insert().values(move=number, state=state, **self._who_and_when())
             )
 
     def moves(self) -> list[Move]:
         """Every move of this model, oldest first."""
-        columns = [column for column in promotions.c if column.name != "model"]
-        query = sa.select(*columns).where(promotions.c.model == self._model).order_by("id")
+        columns = [c for c in promotions.c if c.name not in {"model", "state"}]
+        query = (
+            sa.select(
+                *columns,
+                sa.func.coalesce(outcomes.c.state, promotions.c.state).label("state"),
+                outcomes.c.actor.label("settled_by"),
+            )
+            .outerjoin_from(promotions, outcomes)
+            .where(promotions.c.model == self._model)
+            .order_by(promotions.c.id)
+        )
         with self._engine.connect() as connection:
             return [Move(**row) for row in connection.execute(query).mappings()]
+
+    def _who_and_when(self) -> dict[str, Any]:
+        return {
+            "actor": self._actor or f"{getpass.getuser()}@{platform.node()}",
+            "created_at": datetime.now(timezone.utc).replace(tzinfo=None),
+        }
 
 
 def previous_versions(moves: list[Move]) -> list[str]:
@@ -142,10 +184,10 @@ def previous_versions(moves: list[Move]) -> list[str]:
     for move in moves:
         if move.state != DONE:
             continue
-        if move.action == "promote":
-            stack.append(move.to_version)
-        else:
+        if move.action == "rollback":
             stack.pop()
+        else:
+            stack.append(move.to_version)
     return stack
 
 

@@ -6,14 +6,18 @@ Versions live in MLflow's registry. The alias ``staging`` is the newest register
 
 from __future__ import annotations
 
+import hashlib
 import shutil
 import tempfile
+import time
 from collections.abc import Iterator
 from contextlib import contextmanager
 from dataclasses import dataclass
 from datetime import datetime, timezone
 from pathlib import Path
 from typing import Any
+
+from pydantic import BaseModel, ConfigDict
 
 from . import gate
 from .bundle import Bundle, read_bundle
@@ -22,7 +26,15 @@ from .experiment import read_experiment
 from .holdout import Holdout, read_holdout
 from .logged_model import BUNDLE_PATH, EVALUATION_PATH, log_model
 from .mlflow_client import connect, mlflow
-from .promotions import Action, Move, PromotionError, PromotionRecord, previous_versions
+from .promotions import (
+    INTENDED,
+    UNDONE,
+    Action,
+    Move,
+    PromotionError,
+    PromotionRecord,
+    previous_versions,
+)
 from .served_models import PRODUCTION, add_version, write_aliases
 from .settings import Settings
 from .trained_model import BUNDLE_FOLDER, EVALUATION_FILE, MODEL_URI_FILE
@@ -31,10 +43,25 @@ STAGING = "staging"
 VERDICT_TAG = "verdict"
 VALIDATION_TAG = "validation"
 PASSED, FAILED = "passed", "failed"
+VERDICTS_FOLDER = "verdicts"
+SETTLING_SECONDS = (0.1, 0.4, 0.5)
 
 
 class RegistryError(ProjectError):
     """The registry has no such version, or nothing to register."""
+
+
+class VerdictSummary(BaseModel):
+    """The gate's answer as a tag: against what, what failed, and where the figures are."""
+
+    model_config = ConfigDict(frozen=True)
+
+    version: str
+    production: str | None
+    judged_at: datetime
+    failed: tuple[str, ...] = ()
+    artifact: str = ""
+    sha256: str = ""
 
 
 @dataclass(frozen=True)
@@ -135,26 +162,49 @@ class Registry:
             self._production(version.number),
             new_signature,
         )
-        for tag, value in (
-            (VERDICT_TAG, verdict.model_dump_json()),
-            (VALIDATION_TAG, PASSED if verdict.passed else FAILED),
-        ):
-            self._client.set_model_version_tag(self._name, version.number, tag, value)
+        self._store(verdict)
         return verdict
 
-    def promote(self, reference: str = STAGING, reason: str = "") -> Version:
+    def verdict(self, reference: str) -> gate.Verdict:
+        """What the gate said of a version when it last judged it.
+
+        Raises:
+            RegistryError: it was not judged yet, or what is stored is not what was judged.
+        """
+        version = self.version(reference)
+        summary = _summary(version)
+        if summary is None or not summary.artifact:
+            raise RegistryError(f"version {version.number} was not judged: run `registry validate`")
+        with self._files(version.number, summary.artifact) as path:
+            content = path.read_bytes()
+        if hashlib.sha256(content).hexdigest() != summary.sha256:
+            raise RegistryError(
+                f"the verdict of version {version.number} was altered: run `registry validate`"
+            )
+        return gate.Verdict.model_validate_json(content)
+
+    def promote(self, reference: str = STAGING, reason: str = "", force: bool = False) -> Version:
         """Point ``production`` at a version that passed the gate.
+
+        Args:
+            reference: a version's number or an alias.
+            reason: why; it goes into the record.
+            force: whatever the gate says; the record shows it, and the reason must be given.
 
         Raises:
             PromotionError: it has no passed verdict against the present production version.
         """
+        if force and not reason.strip():
+            raise PromotionError("--force goes past the gate: say why with --reason")
         with self._moving() as record:
             version = self.version(reference)
             current = self._aliases().get(PRODUCTION)
             if version.number == current:
                 raise PromotionError(f"version {current} is in production already")
-            _require_passed(version, current)
-            self._move(record, "promote", current, version.number, reason)
+            if not force:
+                _require_passed(version, current)
+            action: Action = "force" if force else "promote"
+            self._move(record, action, current, version.number, reason)
         return self.version(version.number)
 
     def rollback(self, reason: str = "") -> Version:
@@ -241,9 +291,28 @@ class Registry:
             yield record
 
     def _settle_interrupted(self, record: PromotionRecord) -> None:
-        for move in record.moves():
-            if move.state == "intended":
-                record.settle(move.id, done=self._aliases().get(PRODUCTION) == move.to_version)
+        moves = record.moves()
+        for move in moves:
+            if move.state == INTENDED:
+                record.settle(move.id, done=self._arrived(move.to_version))
+        if moves:
+            self._undo_late_arrival(record.moves())
+
+    def _arrived(self, version: str) -> bool:
+        """Whether production is this version; a killed command's request may be under way yet."""
+        for pause in SETTLING_SECONDS:
+            if self._aliases().get(PRODUCTION) == version:
+                return True
+            time.sleep(pause)
+        return self._aliases().get(PRODUCTION) == version
+
+    def _undo_late_arrival(self, moves: list[Move]) -> None:
+        """Put production back where a move that was settled as undone came through after all."""
+        recorded = previous_versions(moves)[-1:]
+        undone = {move.to_version for move in moves if move.state == UNDONE}
+        current = self._aliases().get(PRODUCTION)
+        if recorded and current not in recorded and current in undone:
+            self._client.set_registered_model_alias(self._name, PRODUCTION, recorded[0])
 
     def _move(
         self, record: PromotionRecord, action: Action, current: str | None, to: str, reason: str
@@ -251,10 +320,38 @@ class Registry:
         number = record.intend(action, current, to, reason)
         try:
             self._client.set_registered_model_alias(self._name, PRODUCTION, to)
-        except mlflow.exceptions.MlflowException:
-            record.settle(number, done=False)
+        except mlflow.exceptions.RestException:
+            record.settle(number, done=False)  # refused: it cannot have moved
             raise
+        except mlflow.exceptions.MlflowException as error:
+            raise PromotionError(
+                f"MLflow did not answer ({error}): whether production is version {to} now is "
+                "settled by the next promotion, which may be this one again"
+            ) from error
         record.settle(number, done=True)
+
+    def _store(self, verdict: gate.Verdict) -> None:
+        """Keep every figure as a file of the version; a tag is too short for it and names it."""
+        content = verdict.model_dump_json(indent=2).encode()
+        place = f"{VERDICTS_FOLDER}/{self._name}/{verdict.version}"
+        name = f"{verdict.judged_at:%Y%m%dT%H%M%S.%f}.json"
+        with tempfile.TemporaryDirectory(prefix="verdict-") as folder:
+            path = Path(folder) / name
+            path.write_bytes(content)
+            self._client.log_model_artifact(self._model_id(verdict.version), str(path), place)
+        summary = VerdictSummary(
+            version=verdict.version,
+            production=verdict.production,
+            judged_at=verdict.judged_at,
+            failed=tuple(verdict.failed),
+            artifact=f"{place}/{name}",
+            sha256=hashlib.sha256(content).hexdigest(),
+        )
+        for tag, value in (
+            (VERDICT_TAG, summary.model_dump_json()),
+            (VALIDATION_TAG, PASSED if verdict.passed else FAILED),
+        ):
+            self._client.set_model_version_tag(self._name, verdict.version, tag, value)
 
     def _aliases(self) -> dict[str, str]:
         try:
@@ -271,24 +368,40 @@ class Registry:
             return None
         return current, self.bundle(current)
 
+    def _model_id(self, number: str) -> str:
+        """The stored model behind a version; MLflow keeps its place only."""
+        source = str(self._client.get_model_version(self._name, number).source)
+        for part in reversed(source.split("/")):
+            if part.startswith("m-"):
+                return part
+        raise RegistryError(
+            f"version {number} lies at {source}, which `registry register` does not make: register "
+            "the trained model's folder"
+        )
+
     @contextmanager
-    def _files(self, number: str) -> Iterator[Path]:
+    def _files(self, number: str, path: str = "") -> Iterator[Path]:
         with tempfile.TemporaryDirectory(prefix="model-") as folder:
-            uri = f"models:/{self._name}/{number}"
+            uri = f"models:/{self._name}/{number}/{path}".rstrip("/")
             yield Path(mlflow.artifacts.download_artifacts(uri, dst_path=folder))
 
 
+def _summary(version: Version) -> VerdictSummary | None:
+    tag = version.tags.get(VERDICT_TAG)
+    return None if tag is None else VerdictSummary.model_validate_json(tag)
+
+
 def _require_passed(version: Version, current: str | None) -> None:
-    if version.validation != PASSED:
+    summary = _summary(version)
+    if version.validation != PASSED or summary is None or summary.version != version.number:
         raise PromotionError(
             f"version {version.number} has not passed the gate ({version.validation}): `registry "
             f"validate {version.number}` says why, or judges it"
         )
-    verdict = gate.Verdict.model_validate_json(version.tags[VERDICT_TAG])
-    if verdict.production != current:
+    if summary.production != current:
         raise PromotionError(
             f"version {version.number} was judged against production "
-            f"{verdict.production or 'none'}, which is {current or 'none'} by now: validate it "
+            f"{summary.production or 'none'}, which is {current or 'none'} by now: validate it "
             "again"
         )
 

@@ -47,6 +47,9 @@ class Settings(BaseSettings):
         description="SQLAlchemy address of the lock and the audit record of promotions; default: "
         "an SQLite file in the home folder. Several machines need PostgreSQL.",
     )
+    actor: str = Field(
+        "", description="Who moves production, for the record; default: the user and the machine."
+    )
 
     model_parameters: dict[str, int | float | str | bool | None] = Field(
         {}, description="Hyper-parameters that replace model.py's defaults, as JSON."
@@ -69,6 +72,35 @@ class Settings(BaseSettings):
         ge=0,
         description="How far the lower end of the interval of (candidate minus baseline or "
         "production) may lie below zero in the task's primary metric.",
+    )
+    metric_limits: dict[str, float] = Field(
+        {},
+        description='Limits of the gate by metric, as JSON: {"roc_auc": 0.7, "log_loss": 0.6}. The '
+        "interval's lower end must reach it; its upper end where less is better.",
+    )
+    allowed_calibration_error: float = Field(
+        0.1,
+        ge=0,
+        description="Mean distance of predicted and observed frequencies (in a regression: of "
+        "means, in the outcomes' standard deviations) beyond which the gate fails a model.",
+    )
+    allowed_segment_harm: float = Field(
+        0.02,
+        ge=0,
+        description="How much larger than production's a segment's mean loss may certainly be: the "
+        "Brier score; in a regression squared errors over the outcomes' variance.",
+    )
+    segment_rows: int = Field(
+        200, ge=30, description="Fewest rows of a segment, and of newest labels, to be judged on."
+    )
+    row_milliseconds: float = Field(
+        20, gt=0, description="Slowest single row (p99) that the gate lets the exported model take."
+    )
+    batch_milliseconds: float = Field(
+        500, gt=0, description="Slowest batch of ML_MAX_BATCH_ROWS rows that the gate lets pass."
+    )
+    largest_model_megabytes: float = Field(
+        200, gt=0, description="Largest exported model that the gate lets pass."
     )
 
     search_budget: int = Field(

@@ -4,7 +4,7 @@
 
     bundle/               what the server loads (bundle.py)
     evaluation.parquet    hold-out rows, on which later candidates are judged (holdout.py)
-    reports/              pictures and tables; not part of the registered model
+    reports/              pictures and tables, for the model card
     model_uri             the model's address, where the tracker's store is the registry's
 """
 

@@ -7,6 +7,7 @@ from pathlib import Path
 from typing import TYPE_CHECKING, Annotated
 
 import typer
+from rich.markup import escape
 from rich.table import Table
 
 from ..console import out
@@ -78,11 +79,20 @@ def registry_validate(
 
 
 @commands.command("promote")
-def registry_promote(reference: Reference = "staging", reason: Reason = "") -> None:
-    """Point `production` at a version that passed the gate."""
+def registry_promote(
+    reference: Reference = "staging",
+    reason: Reason = "",
+    force: Annotated[
+        bool, typer.Option("--force", help="Whatever the gate says; needs --reason.")
+    ] = False,
+) -> None:
+    """Point `production` at a version that passed the gate.
+
+    Example: registry promote 7 --reason "better recall in the north"
+    """
     from ..registry import Registry
 
-    version = Registry(Settings()).promote(reference, reason)
+    version = Registry(Settings()).promote(reference, reason, force)
     out.print(f"version {version.number} is in production\nnext: registry sync")
 
 
@@ -147,10 +157,10 @@ def registry_sync(
 
 
 def _print_verdict(verdict: Verdict) -> None:
-    table = Table("check", "passed", "figure", "limit")
+    table = Table("check", "on", "passed", "figure", "limit")
     for check in verdict.checks:
         mark = "[green]yes[/]" if check.passed else "[red]no[/]"
-        table.add_row(check.name, mark, check.figure, check.limit)
+        table.add_row(check.name, check.rows, mark, escape(check.figure), check.limit)
     out.print(table)
     word = "passed" if verdict.passed else "failed"
     out.print(f"version {verdict.version} {word} the gate on {verdict.rows:,} hold-out rows")
