@@ -81,7 +81,7 @@ def test_a_model_that_is_too_slow_or_too_large_fails(trained_home: TrainedHome) 
 def test_every_task_is_judged(case: str, tmp_path: Path, trained_home: TrainedHome) -> None:
     trained = write_trained_model(tmp_path / "model", case)
     holdout = read_holdout(trained.folder / "evaluation.parquet", trained.bundle.signature)
-    settings = trained_home.settings.model_copy(update={"segment_rows": 30})
+    settings = trained_home.settings.model_copy(update={"segment_rows": 20})
     verdict = judge(settings, "2", trained.bundle, holdout, ("1", trained.bundle))
     assert set(verdict.failed) <= {"schema", "calibration"}
     assert "schema" in verdict.failed

@@ -19,12 +19,12 @@ from typing import Any
 
 from pydantic import BaseModel, ConfigDict
 
-from . import gate
+from . import gate, model_card
 from .bundle import Bundle, read_bundle
 from .errors import ProjectError
 from .experiment import read_experiment
 from .holdout import Holdout, read_holdout
-from .logged_model import BUNDLE_PATH, EVALUATION_PATH, log_model
+from .logged_model import BUNDLE_PATH, EVALUATION_PATH, REPORTS_PATH, log_model
 from .mlflow_client import connect, mlflow
 from .promotions import (
     INTENDED,
@@ -44,7 +44,7 @@ VERDICT_TAG = "verdict"
 VALIDATION_TAG = "validation"
 PASSED, FAILED = "passed", "failed"
 VERDICTS_FOLDER = "verdicts"
-SETTLING_SECONDS = (0.1, 0.4, 0.5)
+SETTLING_SECONDS = (0.05, 0.1, 0.2)
 
 
 class RegistryError(ProjectError):
@@ -277,6 +277,29 @@ class Registry:
         with self._files(self.version(reference).number) as files:
             signature = read_bundle(files / BUNDLE_PATH).signature
             return read_holdout(files / EVALUATION_PATH, signature)
+
+    def write_card(self, reference: str, folder: Path) -> list[Path]:
+        """Write a version's model card into a folder: Markdown with its pictures, and one HTML.
+
+        Returns:
+            The Markdown file and the HTML file.
+        """
+        version = self.version(reference)
+        summary = _summary(version)
+        verdict = self.verdict(version.number) if summary and summary.artifact else None
+        folder.mkdir(parents=True, exist_ok=True)
+        with self._files(version.number) as files:
+            bundle = read_bundle(files / BUNDLE_PATH)
+            pictures = [
+                Path(shutil.copy(path, folder))
+                for path in sorted((files / REPORTS_PATH).glob("*.png"))
+            ]
+        card = model_card.markdown(version, bundle, verdict, pictures)
+        title = model_card.TITLE.format(name=self._name, number=version.number)
+        contents = {"card.md": card, "card.html": model_card.html(card, title, pictures)}
+        for name, text in contents.items():
+            (folder / name).write_text(text, encoding="utf-8")
+        return [folder / name for name in contents]
 
     def _serve(self, numbers: set[str]) -> None:
         for number in sorted(numbers):

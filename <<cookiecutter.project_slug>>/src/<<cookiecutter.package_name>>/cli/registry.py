@@ -124,6 +124,25 @@ def registry_history() -> None:
     out.print(table)
 
 
+@commands.command("card")
+def registry_card(
+    reference: Reference = "production",
+    output: Annotated[
+        Path | None, typer.Option(help="Folder to write to; default: model-card-VERSION.")
+    ] = None,
+) -> None:
+    """Write a version's model card: Markdown with its pictures, and one HTML page.
+
+    Example: registry card 7 --output build/card
+    """
+    from ..registry import Registry
+
+    registry = Registry(Settings())
+    number = registry.version(reference).number
+    written = registry.write_card(number, output or Path(f"model-card-{number}"))
+    out.print(f"model card of version {number}: {', '.join(map(str, written))}")
+
+
 @commands.command("download")
 def registry_download(
     destination: Annotated[Path, typer.Argument(help="A folder that is not there yet.")],
