@@ -95,7 +95,7 @@ def one_round(place: Place, chance: random.Random) -> None:
         acknowledged(place, name).unlink(missing_ok=True)
     working = {name: start(place, name, share) for name, share in shares.items()}
     begun = time.monotonic()
-    kills = sorted((chance.uniform(0.2, 2.0), name) for name in shares)
+    kills = sorted((chance.uniform(0.1, 2.0), name) for name in shares)
     for after, name in kills:
         time.sleep(max(0.0, begun + after - time.monotonic()))
         working[name].kill()
@@ -154,4 +154,4 @@ def read_all_the_time(place: Place) -> None:
     client = connect(place.settings("reader"))
     while True:
         assert int(client.get_registered_model(MODEL).aliases["production"])
-        time.sleep(0.02)
+        time.sleep(0.1)

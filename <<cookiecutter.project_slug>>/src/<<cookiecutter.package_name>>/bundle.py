@@ -91,6 +91,18 @@ class Metadata(BaseModel):
     run: RunReference | None
     packages: dict[str, str]
 
+    def summary(self) -> dict[str, float]:
+        """The metrics by which a run is found and compared."""
+        gain = self.gain_over_baseline
+        return {
+            **self.metrics,
+            **{f"baseline_{name}": value for name, value in self.baseline_metrics.items()},
+            "gain_over_baseline": gain.estimate,
+            "gain_over_baseline_low": gain.low,
+            "gain_over_baseline_high": gain.high,
+            "onnx_difference": self.onnx_difference,
+        }
+
 
 class NumberProfile(BaseModel):
     """A histogram: ``counts[i]`` values lie at or below ``edges[i]``, the last above all edges."""

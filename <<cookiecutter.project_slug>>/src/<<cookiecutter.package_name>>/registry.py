@@ -12,7 +12,7 @@ import tempfile
 import time
 from collections.abc import Iterator
 from contextlib import contextmanager
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from datetime import datetime, timezone
 from pathlib import Path
 from typing import Any
@@ -20,7 +20,7 @@ from typing import Any
 from pydantic import BaseModel, ConfigDict
 
 from . import gate, model_card
-from .bundle import Bundle, read_bundle
+from .bundle import Bundle, RunReference, read_bundle
 from .errors import ProjectError
 from .experiment import read_experiment
 from .holdout import Holdout, read_holdout
@@ -37,7 +37,7 @@ from .promotions import (
 )
 from .served_models import PRODUCTION, add_version, write_aliases
 from .settings import Settings
-from .trained_model import BUNDLE_FOLDER, EVALUATION_FILE, MODEL_URI_FILE
+from .trained_model import BUNDLE_FOLDER, EVALUATION_FILE, MODEL_URI_FILE, REPORTS_FOLDER
 
 STAGING = "staging"
 VERDICT_TAG = "verdict"
@@ -128,7 +128,9 @@ class Registry:
         Raises:
             RegistryError: there is none, and which there are.
         """
-        aliases = self._aliases()
+        return self._version(reference, self._aliases())
+
+    def _version(self, reference: str, aliases: dict[str, str]) -> Version:
         number = aliases.get(reference, reference)
         try:
             return _as_version(self._client.get_model_version(self._name, number), aliases)
@@ -196,16 +198,16 @@ class Registry:
         """
         if force and not reason.strip():
             raise PromotionError("--force goes past the gate: say why with --reason")
-        with self._moving() as record:
-            version = self.version(reference)
-            current = self._aliases().get(PRODUCTION)
+        with self._moving() as (record, aliases):
+            version = self._version(reference, aliases)
+            current = aliases.get(PRODUCTION)
             if version.number == current:
                 raise PromotionError(f"version {current} is in production already")
             if not force:
                 _require_passed(version, current)
             action: Action = "force" if force else "promote"
             self._move(record, action, current, version.number, reason)
-        return self.version(version.number)
+        return replace(version, aliases=tuple(sorted((*version.aliases, PRODUCTION))))
 
     def rollback(self, reason: str = "") -> Version:
         """Point ``production`` back at the version before; once more goes back one further.
@@ -213,8 +215,8 @@ class Registry:
         Raises:
             PromotionError: there is no version before, or production was moved by other means.
         """
-        with self._moving() as record:
-            current = self._aliases().get(PRODUCTION)
+        with self._moving() as (record, aliases):
+            current = aliases.get(PRODUCTION)
             earlier = previous_versions(record.moves())
             if current is None or len(earlier) < 2:
                 raise PromotionError("there is no earlier production version to roll back to")
@@ -307,19 +309,28 @@ class Registry:
                 add_version(self._settings.served_dir, number, files / BUNDLE_PATH)
 
     @contextmanager
-    def _moving(self) -> Iterator[PromotionRecord]:
+    def _moving(self) -> Iterator[tuple[PromotionRecord, dict[str, str]]]:
+        """Hold the lock; gives the record, with every move settled, and the aliases."""
         record = PromotionRecord(self._settings)
         with record.locked():
-            self._settle_interrupted(record)
-            yield record
+            yield record, self._settled(record)
 
-    def _settle_interrupted(self, record: PromotionRecord) -> None:
-        moves = record.moves()
-        for move in moves:
+    def _settled(self, record: PromotionRecord) -> dict[str, str]:
+        """Settle what a kill left open, and return the aliases.
+
+        Production goes back where a move that was settled as undone came through after all.
+        """
+        for move in record.moves():
             if move.state == INTENDED:
                 record.settle(move.id, done=self._arrived(move.to_version))
-        if moves:
-            self._undo_late_arrival(record.moves())
+        moves, aliases = record.moves(), self._aliases()
+        recorded = previous_versions(moves)[-1:]
+        undone = {move.to_version for move in moves if move.state == UNDONE}
+        current = aliases.get(PRODUCTION)
+        if recorded and current not in recorded and current in undone:
+            self._client.set_registered_model_alias(self._name, PRODUCTION, recorded[0])
+            aliases[PRODUCTION] = recorded[0]
+        return aliases
 
     def _arrived(self, version: str) -> bool:
         """Whether production is this version; a killed command's request may be under way yet."""
@@ -328,14 +339,6 @@ class Registry:
                 return True
             time.sleep(pause)
         return self._aliases().get(PRODUCTION) == version
-
-    def _undo_late_arrival(self, moves: list[Move]) -> None:
-        """Put production back where a move that was settled as undone came through after all."""
-        recorded = previous_versions(moves)[-1:]
-        undone = {move.to_version for move in moves if move.state == UNDONE}
-        current = self._aliases().get(PRODUCTION)
-        if recorded and current not in recorded and current in undone:
-            self._client.set_registered_model_alias(self._name, PRODUCTION, recorded[0])
 
     def _move(
         self, record: PromotionRecord, action: Action, current: str | None, to: str, reason: str
@@ -430,14 +433,36 @@ def _require_passed(version: Version, current: str | None) -> None:
 
 
 def _stored_model(folder: Path) -> str:
-    """The model's address in the registry's store; where the tracker is not MLflow, store it."""
+    """The model's address in the registry's store; it is stored where that is still to be done.
+
+    So it is where the tracker is not MLflow, and where MLflow went away while the run was logged:
+    that run gets what it lacks and ends well.
+    """
     path = folder / MODEL_URI_FILE
     if path.exists():
         return path.read_text(encoding="utf-8")
-    example = read_holdout(
-        folder / EVALUATION_FILE, read_bundle(folder / BUNDLE_FOLDER).signature
-    ).features
-    return log_model(folder, example)
+    metadata = read_bundle(folder / BUNDLE_FOLDER).metadata
+    example = read_holdout(folder / EVALUATION_FILE, metadata.signature).features
+    if metadata.run is None or not _is_known(metadata.run):
+        return log_model(folder, example)
+    with mlflow.start_run(run_id=metadata.run.id):
+        mlflow.log_metrics(metadata.summary())
+        mlflow.log_artifacts(str(folder / REPORTS_FOLDER), REPORTS_FOLDER)
+        uri = log_model(folder, example)
+    path.write_text(uri, encoding="utf-8")
+    return uri
+
+
+def _is_known(run: RunReference) -> bool:
+    if run.tracker != "mlflow":
+        return False
+    try:
+        mlflow.get_run(run.id)
+    except mlflow.exceptions.MlflowException as error:
+        if error.error_code != "RESOURCE_DOES_NOT_EXIST":
+            raise
+        return False
+    return True
 
 
 def _newest_model(settings: Settings) -> Path:

@@ -14,7 +14,7 @@ import numpy as np
 import pandas as pd
 
 from . import data, features, lineage, model
-from .bundle import Bundle, Interval, Metadata, Scorer, write_bundle
+from .bundle import Bundle, Metadata, Scorer, write_bundle
 from .console import track
 from .errors import ProjectError
 from .evaluation import (
@@ -313,7 +313,7 @@ def _fit_and_log(run: Run, plan: Plan, folder: Path) -> TrainedModel:
     write_bundle(folder / BUNDLE_FOLDER, bundle)
     stored.write(folder / EVALUATION_FILE)
     write_reports(folder / REPORTS_FOLDER, signature, fitted, holdout, settings.seed)
-    run.log_metrics(_summary(metrics, baseline_metrics, gain, difference))
+    run.log_metrics(bundle.metadata.summary())
     run.log_reports(folder / REPORTS_FOLDER)
     if uri := run.log_model(folder, development[list(signature.names)].head(EXAMPLE_ROWS)):
         (folder / MODEL_URI_FILE).write_text(uri, encoding="utf-8")
@@ -355,19 +355,6 @@ def _proven_difference(onnx: bytes, signature: Signature, holdout: Holdout) -> f
             "on scaled inputs do that, since a rounding moves rows across a split"
         )
     return difference
-
-
-def _summary(
-    metrics: dict[str, float], baseline: dict[str, float], gain: Interval, difference: float
-) -> dict[str, float]:
-    return {
-        **metrics,
-        **{f"baseline_{name}": value for name, value in baseline.items()},
-        "gain_over_baseline": gain.estimate,
-        "gain_over_baseline_low": gain.low,
-        "gain_over_baseline_high": gain.high,
-        "onnx_difference": difference,
-    }
 
 
 def _times(frame: pd.DataFrame) -> list[pd.Timestamp]:

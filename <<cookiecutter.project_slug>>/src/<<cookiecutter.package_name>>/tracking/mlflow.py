@@ -27,17 +27,29 @@ def start_run(settings: Settings, name: str) -> Iterator[Run]:
     """Open an MLflow run of the project's experiment; an exception inside marks it as failed.
 
     Raises:
-        ConnectionError: the MLflow server does not answer.
+        ConnectionError: the MLflow server does not answer, or went away.
     """
     connect(settings)
-    with mlflow.start_run(run_name=name) as run:
-        address = None
-        if _is_server(settings):
-            server = settings.tracking_uri.rstrip("/")
-            address = f"{server}/#/experiments/{run.info.experiment_id}/runs/{run.info.run_id}"
-        yield MlflowRun(
-            RunReference(tracker="mlflow", id=run.info.run_id, url=address), settings.model_name
-        )
+    try:
+        with mlflow.start_run(run_name=name) as run:
+            address = None
+            if _is_server(settings):
+                server = settings.tracking_uri.rstrip("/")
+                address = f"{server}/#/experiments/{run.info.experiment_id}/runs/{run.info.run_id}"
+            yield MlflowRun(
+                RunReference(tracker="mlflow", id=run.info.run_id, url=address),
+                settings.model_name,
+            )
+    except mlflow.exceptions.RestException:
+        raise
+    except mlflow.exceptions.MlflowException as error:
+        if not _is_server(settings):
+            raise
+        raise ConnectionError(
+            f"the MLflow server {settings.tracking_uri} went away ({error}): if the model's folder "
+            f"in {settings.models_dir} is complete, `registry register` finishes the run once the "
+            "server answers again; otherwise train again"
+        ) from error
 
 
 def where_to_look(settings: Settings) -> str:
