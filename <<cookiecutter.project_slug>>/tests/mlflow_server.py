@@ -11,8 +11,9 @@ from pathlib import Path
 from urllib.error import HTTPError
 from urllib.request import urlopen
 
-from . import services
 from .services import Service, free_port
+
+START_SECONDS = 120
 
 
 class MlflowServer(Service):
@@ -31,7 +32,7 @@ class MlflowServer(Service):
     def stop(self) -> None:
         if self.process is not None:
             os.killpg(self.process.pid, signal.SIGKILL)
-            self.process.wait(services.START_SECONDS)
+            self.process.wait(START_SECONDS)
             self.process = None
 
 
@@ -57,7 +58,7 @@ def mlflow_service(folder: Path, store: str, *options: str, **environment: str) 
 def running_mlflow(service: MlflowServer) -> Iterator[MlflowServer]:
     """The server, started; it is stopped at the end."""
     try:
-        service.start(service.answers)
+        service.start(service.answers, START_SECONDS)
         yield service
     finally:
         service.stop()

@@ -59,13 +59,15 @@ class Service:
         """Host and port."""
         return f"127.0.0.1:{self.port}"
 
-    def start(self, answers: Callable[[], object] | None = None) -> None:
+    def start(
+        self, answers: Callable[[], object] | None = None, seconds: float = START_SECONDS
+    ) -> None:
         """Start the program and wait until it listens, and until ``answers`` raises no OSError."""
         with self.log.open("ab") as log:
             self.process = subprocess.Popen(
                 self.command, stdout=log, stderr=log, stdin=subprocess.DEVNULL, **self.options
             )
-        give_up = time.monotonic() + START_SECONDS
+        give_up = time.monotonic() + seconds
         while True:
             try:
                 socket.create_connection(("127.0.0.1", self.port), timeout=1).close()

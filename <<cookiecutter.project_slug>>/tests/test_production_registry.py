@@ -18,7 +18,7 @@ from <<cookiecutter.package_name>>.registry import Registry
 from <<cookiecutter.package_name>>.settings import Settings
 
 from .homes import TrainedHome
-from .mlflow_server import mlflow_service, running_mlflow
+from .mlflow_server import START_SECONDS, mlflow_service, running_mlflow
 from .services import Postgres, Service, free_port, running
 
 KEYS = {
@@ -68,7 +68,7 @@ def test_postgresql_s3_and_the_server_going_away(
             assert training.returncode == 1, output
             assert "went away" in output
             assert "`registry register` finishes the run" in output
-            server.start(server.answers)
+            server.start(server.answers, START_SECONDS)
 
             registry = Registry(settings)
             version = registry.register()
