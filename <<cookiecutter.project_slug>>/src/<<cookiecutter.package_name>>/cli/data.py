@@ -75,5 +75,5 @@ def _print_manifest(manifest: Manifest) -> None:
     out.print(
         f"{manifest.rows:,} purchases of {manifest.customers:,} customers, "
         f"{manifest.oldest_event:%Y-%m-%d} to {manifest.newest_event:%Y-%m-%d} "
-        f"({manifest.kind}: {manifest.source})\nnext: train"
+        f"({manifest.kind}: {manifest.source})\nnext: pipeline run"
     )
