@@ -14,6 +14,7 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
+import numpy as np
 import pytest
 
 from <<cookiecutter.package_name>>.settings import Settings
@@ -148,3 +149,94 @@ def test_several_workers_start_and_stop(settings: Settings, models: Models) -> N
     assert "Traceback" not in log
     assert log.count("Started server process") == 2
     assert log.count("Finished server process") == 2
+
+
+def metric(text: str, name: str) -> float:
+    return sum(float(line.split()[-1]) for line in text.splitlines() if line.startswith(name))
+
+
+def scraped(server: Server) -> str:
+    connection = http.client.HTTPConnection("127.0.0.1", server.port, timeout=10)
+    connection.request("GET", "/metrics")
+    text = connection.getresponse().read().decode()
+    connection.close()
+    return text
+
+
+def worker_ids(server: Server) -> list[int]:
+    """The processes that answer: the server's children that are no helpers of multiprocessing."""
+    children = Path(f"/proc/{server.process.pid}/task/{server.process.pid}/children")
+    found = [int(pid) for pid in children.read_text().split()]
+    return [pid for pid in found if b"spawn_main" in Path(f"/proc/{pid}/cmdline").read_bytes()]
+
+
+@pytest.mark.skipif(not Path("/proc/self/task").exists(), reason="needs /proc")
+def test_every_scrape_shows_all_workers_and_the_dead_are_kept(
+    settings: Settings, models: Models, eventually: Any
+) -> None:
+    publish(settings, "1", models.get("binary"))
+    predicted, counted = "model_prediction_total{", "model_prediction_latency_seconds_count"
+
+    def shows(number: int) -> bool:
+        text = scraped(server)
+        return metric(text, predicted) == metric(text, counted) == number
+
+    with running(settings, workers=2) as server:
+        server.wait_for("/ready", 200)
+        for _ in range(40):
+            assert server.call("POST", "/predict", {"features": [1.0, 2]})[0] == 200
+        eventually(lambda: shows(40))
+        assert "model_info" in scraped(server)
+        before = worker_ids(server)
+        assert len(before) == 2
+        os.kill(before[0], signal.SIGKILL)
+        eventually(lambda: len(set(worker_ids(server)) - set(before)) == 1, seconds=20)
+        server.wait_for("/ready", 200)
+        assert shows(40)
+        for _ in range(10):
+            assert server.call("POST", "/predict", {"features": [1.0, 2]})[0] == 200
+        eventually(lambda: shows(50))
+        stop(server)
+
+
+@pytest.mark.parametrize(
+    ("requests", "promotions"),
+    [(1_500, 4), pytest.param(100_000, 20, marks=pytest.mark.slow)],
+)
+def test_promotions_under_load_fail_and_mix_no_request(
+    requests: int, promotions: int, settings: Settings, models: Models
+) -> None:
+    trained = [models.get("binary", seed=seed) for seed in range(2)]
+    row = np.array([[1.0, 2.0]], np.float32)
+    scores = [model.bundle.scorer().scores({"numbers": row}).max() for model in trained]
+    publish(settings, "1", trained[0])
+    found: list[tuple[int, str, float]] = []
+    with running(settings) as server:
+        server.wait_for("/ready", 200)
+
+        def send(number: int) -> None:
+            connection = http.client.HTTPConnection("127.0.0.1", server.port, timeout=30)
+            body = json.dumps({"features": [1.0, 2]})
+            for _ in range(number):
+                connection.request("POST", "/predict", body, {"Content-Type": "application/json"})
+                answer = connection.getresponse()
+                content = json.loads(answer.read())
+                found.append((answer.status, content["model_version"], content["confidence"]))
+            connection.close()
+
+        threads = [threading.Thread(target=send, args=(requests // 4,)) for _ in range(4)]
+        for thread in threads:
+            thread.start()
+        for number in range(promotions):
+            while len(found) < requests * (number + 1) // (promotions + 2):
+                time.sleep(0.002)
+            publish(settings, str(number + 2), trained[(number + 1) % 2])
+        for thread in threads:
+            thread.join()
+        log = stop(server)
+    assert len(found) == requests
+    assert {status for status, _, _ in found} == {200}
+    for _, version, confidence in found:
+        assert confidence == pytest.approx(scores[(int(version) - 1) % 2], abs=1e-6)
+    assert len({version for _, version, _ in found}) > promotions // 2
+    assert "Traceback" not in log

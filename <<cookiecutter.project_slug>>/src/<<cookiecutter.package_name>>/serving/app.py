@@ -4,9 +4,11 @@ from __future__ import annotations
 
 import asyncio
 import logging
+import tempfile
 from collections.abc import AsyncIterator
 from contextlib import asynccontextmanager, suppress
 from functools import partial
+from pathlib import Path
 from typing import Any
 
 import uvicorn
@@ -22,6 +24,7 @@ from uvicorn.supervisors import Multiprocess
 from ..settings import Settings
 from .fast_path import FastPath
 from .feedback import feedback_router
+from .logs import log_config
 from .metrics import ServerMetrics
 from .middleware import PREDICT_PATH, ApiKeys, BodyLimitMiddleware, GateMiddleware, Load
 from .online import UserFeatures
@@ -30,18 +33,13 @@ from .problems import add_problem_handlers
 from .recorder import Recorder
 from .routes import json_body, predict, router
 from .store import ModelStore
+from .tracing import trace
+from .workers import SharedMetrics
 
 logger = logging.getLogger(__name__)
 
 DOCS_ASSETS = "/docs/assets"
 SHUTDOWN_SECONDS = 20
-LOGGING: dict[str, Any] = {
-    "version": 1,
-    "disable_existing_loggers": False,
-    "formatters": {"line": {"format": "%(asctime)s %(levelname)s %(name)s: %(message)s"}},
-    "handlers": {"stderr": {"class": "logging.StreamHandler", "formatter": "line"}},
-    "root": {"level": "INFO", "handlers": ["stderr"]},
-}
 
 
 class ServingApp(FastAPI):
@@ -51,6 +49,7 @@ class ServingApp(FastAPI):
     predictions take the plain route too.
     """
 
+    fast_path: FastPath
     is_fast: bool | None = None
 
     async def __call__(self, scope: Scope, receive: Receive, send: Send) -> None:
@@ -59,7 +58,7 @@ class ServingApp(FastAPI):
             if self.is_fast is None:
                 self.choose_path()
             if self.is_fast and not self.dependency_overrides:
-                await self.state.fast_path(scope, receive, send)
+                await self.fast_path(scope, receive, send)
                 return
         await self.plain(scope, receive, send)
 
@@ -111,8 +110,11 @@ class ServingApp(FastAPI):
         return described(super().openapi(), current and current.control, most_rows, users)
 
 
-def create_app(settings: Settings) -> FastAPI:
-    """Build the application; the model is loaded when it starts, and watched from then on."""
+def create_app(settings: Settings, metrics_folder: Path | None = None) -> ServingApp:
+    """Build the application; the model is loaded when it starts, and watched from then on.
+
+    Workers of one server share a folder for their metrics.
+    """
     app = ServingApp(
         title=settings.model_name,
         version="1",
@@ -129,9 +131,11 @@ def create_app(settings: Settings) -> FastAPI:
     recorder = Recorder(settings, metrics)
     metrics.in_flight.set_function(lambda: load.requests)
     app.state.metrics, app.state.store = metrics, store
-    app.state.exposed = metrics.registry
+    shared = metrics_folder and SharedMetrics(metrics.registry, metrics_folder)
+    app.state.shared_metrics = shared
+    app.state.exposed = shared.as_registry() if shared else metrics.registry
     app.state.keys, app.state.load, app.state.recorder = keys, load, recorder
-    app.state.fast_path = FastPath(app.plain, settings, store, recorder, keys, load)
+    app.fast_path = FastPath(app.plain, settings, store, recorder, keys, load)
     app.state.users = UserFeatures(settings)
     app.add_middleware(BodyLimitMiddleware, most_bytes=settings.max_body_bytes)
     add_problem_handlers(app)
@@ -145,20 +149,28 @@ def create_app(settings: Settings) -> FastAPI:
     )
     app.add_api_route("/docs", _docs, include_in_schema=False)
     app.mount(DOCS_ASSETS, StaticFiles(packages=[("fastapi_offline", "static")]))
+    if settings.traces_endpoint:
+        trace(app, settings)
     return app
 
 
 def serve(settings: Settings) -> None:
     """Run the server until it is told to stop; requests under way are finished first."""
+    with tempfile.TemporaryDirectory(prefix="serving-metrics-") as folder:
+        _run(settings, Path(folder) if settings.workers > 1 else None)
+
+
+def _run(settings: Settings, metrics_folder: Path | None) -> None:
     config = uvicorn.Config(
-        partial(create_app, settings),
+        partial(create_app, settings, metrics_folder),
         factory=True,
         host=settings.host,
         port=settings.port,
         workers=settings.workers,
-        log_config=LOGGING,
+        log_config=log_config(settings.server_log),
         access_log=False,
         server_header=False,
+        proxy_headers=False,
         timeout_graceful_shutdown=SHUTDOWN_SECONDS,
     )
     with suppress(KeyboardInterrupt):
@@ -176,7 +188,10 @@ async def _lifespan(app: FastAPI) -> AsyncIterator[None]:
     await asyncio.to_thread(store.refresh)
     recorder.open()
     seconds = app.state.settings.model_poll_seconds
-    tasks = [asyncio.create_task(work) for work in (store.watch(seconds), recorder.run())]
+    work = [store.watch(seconds), recorder.run()]
+    if shared := app.state.shared_metrics:
+        work.append(shared.run())
+    tasks = [asyncio.create_task(each) for each in work]
     if isinstance(app, ServingApp):
         app.choose_path()
     try:

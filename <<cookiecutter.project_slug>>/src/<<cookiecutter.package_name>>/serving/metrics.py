@@ -195,9 +195,10 @@ def _tally(profile: Profile, name: str) -> dict[str, int]:
 
 def _add_histogram(metric: Metric, labels: dict[str, str], number: NumberCounts) -> None:
     bounds = [*map(str, number.edges), "+Inf"]
-    for bound, rows in zip(bounds, number.bins.cumsum().tolist(), strict=True):
+    counts = number.bins.cumsum().tolist()
+    for bound, rows in zip(bounds, counts, strict=True):
         metric.add_sample(f"{metric.name}_bucket", {**labels, "le": bound}, rows)
-    metric.add_sample(f"{metric.name}_count", labels, int(number.bins.sum()))
+    metric.add_sample(f"{metric.name}_count", labels, counts[-1])
     if float(bounds[0]) >= 0:  # as prometheus_client's own: a sum that falls is no counter
         metric.add_sample(f"{metric.name}_sum", labels, number.total)
 

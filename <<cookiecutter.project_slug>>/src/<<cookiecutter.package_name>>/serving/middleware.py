@@ -27,7 +27,6 @@ TOKEN = re.compile(r"[A-Za-z0-9._-]{1,64}")
 BUSY_RETRY_SECONDS = "1"
 SECURITY_HEADERS = (
     (b"cache-control", b"no-store"),
-    (b"referrer-policy", b"no-referrer"),
     (b"x-content-type-options", b"nosniff"),
     (b"x-frame-options", b"DENY"),
 )
@@ -89,9 +88,12 @@ class Load:
 
     def take(self, headers: RawHeaders) -> int | None:
         """Let a request in: the bytes to give back at its end, or None where there is no room."""
-        announced = headers.get(b"content-length", b"")
-        size = int(announced) if announced.isdigit() else self._largest_body
-        size = min(size, self._largest_body)
+        announced = headers.get(b"content-length")
+        size = self._largest_body
+        if announced is None:
+            size = size if b"transfer-encoding" in headers else 0
+        elif len(announced) < 10 and announced.isdigit():
+            size = min(size, int(announced))
         if self.requests >= self._most_requests or self._bytes + size > self._most_bytes:
             return None
         self.requests += 1

@@ -6,6 +6,7 @@ import asyncio
 import logging
 import time
 from dataclasses import dataclass
+from functools import cached_property
 from pathlib import Path
 from typing import Any
 
@@ -93,7 +94,7 @@ class Lineup:
         """The model of whoever is in no experiment."""
         return self.models[0]
 
-    @property
+    @cached_property
     def is_uniform(self) -> bool:
         """Whether every variant reads the same features."""
         return all(_alike(self.control, model) for model in self.models)
