@@ -1,0 +1,154 @@
+"""The commands, from a version in production to the exit codes."""
+
+from __future__ import annotations
+
+import json
+import shutil
+from collections.abc import Iterator
+from datetime import datetime, timedelta
+from pathlib import Path
+
+import pandas as pd
+import pytest
+from typer.testing import CliRunner, Result
+
+from <<cookiecutter.package_name>> import cli
+from <<cookiecutter.package_name>>.monitoring.retraining import retrain
+from <<cookiecutter.package_name>>.registry import Registry
+from <<cookiecutter.package_name>>.served_models import read_aliases
+from <<cookiecutter.package_name>>.settings import Settings
+
+from ..homes import TrainedHome
+from ..services import free_port
+
+NOW = datetime(2026, 1, 1)
+
+
+@pytest.fixture(scope="module")
+def production(trained_home: TrainedHome, tmp_path_factory: pytest.TempPathFactory) -> Path:
+    """A home folder with a version in production."""
+    home = tmp_path_factory.mktemp("production")
+    shutil.copytree(trained_home.settings.data_dir, home / "data")
+    folder = home / "models" / "good"
+    shutil.copytree(trained_home.model.folder, folder)
+    (folder / "model_uri").unlink(missing_ok=True)
+    registry = Registry(Settings(_env_file=None, home=home, bootstrap_resamples=40))
+    registry.register(folder)
+    registry.validate()
+    registry.promote()
+    return home
+
+
+@pytest.fixture
+def home(production: Path, monkeypatch: pytest.MonkeyPatch) -> Iterator[Path]:
+    monkeypatch.setenv("ML_HOME", str(production))
+    monkeypatch.setenv("ML_BOOTSTRAP_RESAMPLES", "40")
+    monkeypatch.setenv("NO_PROXY", "127.0.0.1")
+    yield production
+    shutil.rmtree(production / "drift", ignore_errors=True)
+
+
+def run(*words: str) -> Result:
+    return CliRunner().invoke(cli.app, ["drift", *words])
+
+
+def simulate(path: Path, *words: str) -> str:
+    result = run("simulate", "--rows", "2000", "--to", str(path), *words)
+    assert result.exit_code == 0, result.output
+    return str(path)
+
+
+def test_exit_codes_tell_what_was_found(
+    home: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    steady = simulate(tmp_path / "steady.parquet", "--shift", "none")
+    drifted = simulate(tmp_path / "drifted.parquet", "--shift", "mean", "--size", "0.6")
+    broken = simulate(tmp_path / "broken.parquet", "--shift", "missing", "--size", "0.3")
+    few = simulate(tmp_path / "few.parquet", "--shift", "none", "--rows", "20")
+
+    result = run("run", "--current", steady, "--no-html")
+    assert result.exit_code == 0, result.output
+    assert "steady: 2,000 rows" in result.output
+
+    result = run("run", "--current", drifted)
+    assert result.exit_code == 3, result.output
+    assert "next: drift retrain" in result.output
+    assert "nobody is told" in result.output
+    [page] = (home / "drift").glob("*/evidently.html")
+    report = json.loads((page.parent / "drift.json").read_text(encoding="utf-8"))
+    assert report["status"] == "drifted"
+    assert report["sample_rows"] == 2_000
+
+    assert run("run", "--current", broken, "--no-html").exit_code == 4
+    assert run("run", "--current", few).exit_code == 5
+    monkeypatch.setenv("ML_ALERT_WEBHOOK_URL", f"http://127.0.0.1:{free_port()}")
+    monkeypatch.setenv("ML_ALERT_RETRY_SECONDS", "0.01")
+    result = run("run", "--current", drifted, "--no-html")
+    assert result.exit_code == 6
+    assert "not delivered to webhook: no answer" in result.output
+    assert run("run", "--current", drifted, "--no-html", "--no-alert").exit_code == 3
+
+
+@pytest.mark.usefixtures("home")
+def test_parts_are_judged_like_the_whole(tmp_path: Path) -> None:
+    whole = simulate(tmp_path / "whole.parquet", "--shift", "mean", "--size", "0.6")
+    rows = pd.read_parquet(whole)
+    parts = []
+    for number, part in enumerate((rows[:300], rows[300:])):
+        part.to_parquet(tmp_path / f"{number}.parquet")
+        parts += ["--profiles", str(tmp_path / f"{number}.json")]
+        counted = run("profile", "--current", f"{tmp_path}/{number}.parquet", "--to", parts[-1])
+        assert counted.exit_code == 0, counted.output
+    one = run("run", "--current", whole, "--no-html")
+    two = run("run", *parts)
+    assert one.exit_code == two.exit_code == 3
+    assert one.output.partition("drifted: ")[0] == two.output.partition("drifted: ")[0]
+    same = run("run", "--current", whole, "--reference", whole, "--no-html")
+    assert same.exit_code == 0, same.output
+
+
+@pytest.mark.usefixtures("home")
+def test_without_a_log_the_command_says_what_to_do() -> None:
+    result = run("run")
+    assert "run `log compact`, or name a Parquet file" in str(result.exception)
+
+
+def test_the_window_of_the_log_is_judged(home: Path, tmp_path: Path) -> None:
+    settings = Settings()
+    rows = pd.read_parquet(simulate(tmp_path / "rows.parquet", "--shift", "none"))
+    rows = rows.assign(
+        request_id=[str(number) for number in range(len(rows))],
+        at=settings.as_of - timedelta(hours=1),
+        model_version="1", variant="production", experiment="", shadow=False,
+        user_id=None, latency_seconds=0.001, prediction=0, confidence=0.9,
+    )  # fmt: skip
+    rows.loc[:199, "at"] = settings.as_of - timedelta(days=8)
+    rows.loc[200:299, "model_version"] = "2"
+    rows.loc[300:399, "shadow"] = True
+    rows["shadow"] = rows["shadow"].astype(bool)
+    folder = home / "prediction_log" / "days" / f"{settings.as_of:%Y-%m-%d}"
+    folder.mkdir(parents=True)
+    rows.to_parquet(folder / "rows.parquet")
+    try:
+        result = run("run", "--no-html")
+    finally:
+        shutil.rmtree(home / "prediction_log")
+    assert "1,600 rows (the prediction log since" in result.output
+
+
+def test_a_retrained_model_goes_through_the_gate_under_a_cooldown(home: Path) -> None:
+    settings = Settings(fixed_clock=NOW, retrain_budget=2)
+    assert "and is in production" in retrain(settings, "a test")
+    registry = Registry(settings)
+    assert registry.version("production").number == "2"
+    assert registry.history()[-1].reason == "drift: a test"
+    assert read_aliases(settings.served_dir)["production"] == "2"
+    assert "within the cool-down" in retrain(settings, "a test")
+
+    later = settings.model_copy(update={"fixed_clock": NOW + timedelta(days=15)})
+    waits = later.model_copy(update={"retrain_promotes": False})
+    assert "waits in staging" in retrain(waits, "a test")
+    assert registry.version("production").number == "2"
+    latest = later.model_copy(update={"fixed_clock": NOW + timedelta(days=30)})
+    assert "the budget is spent" in retrain(latest, "a test")
+    assert len(registry.versions()) == 3
