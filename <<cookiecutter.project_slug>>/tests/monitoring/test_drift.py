@@ -135,6 +135,7 @@ def test_a_folder_and_a_file_are_read_alike(
     two, _ = compare(settings, drifting.reference, str(folder))
     assert one.columns == two.columns
     assert one.performance is not None
+    assert sample is not None
     assert (len(sample), one.sample_rows) == (2_000, 2_000)
 
 

@@ -108,9 +108,10 @@ def test_parts_are_judged_like_the_whole(tmp_path: Path) -> None:
 
 
 @pytest.mark.usefixtures("home")
-def test_without_a_log_the_command_says_what_to_do() -> None:
+def test_without_a_log_there_are_too_few_rows() -> None:
     result = run("run")
-    assert "run `log compact`, or name a Parquet file" in str(result.exception)
+    assert result.exit_code == 5
+    assert "0 rows, 300 are needed" in result.output
 
 
 def test_the_window_of_the_log_is_judged(home: Path, tmp_path: Path) -> None:
@@ -136,7 +137,8 @@ def test_the_window_of_the_log_is_judged(home: Path, tmp_path: Path) -> None:
     assert "1,600 rows (the prediction log since" in result.output
 
 
-def test_a_retrained_model_goes_through_the_gate_under_a_cooldown(home: Path) -> None:
+@pytest.mark.usefixtures("home")
+def test_a_retrained_model_goes_through_the_gate_under_a_cooldown() -> None:
     settings = Settings(fixed_clock=NOW, retrain_budget=2)
     assert "and is in production" in retrain(settings, "a test")
     registry = Registry(settings)

@@ -22,7 +22,9 @@ def compared(
     rows = drifting.draw(1_000, seed=4)
     rows["amount"] *= 3
     rows.to_parquet(tmp_path / "current.parquet")
-    return compare(settings, drifting.reference, str(tmp_path / "current.parquet"))
+    report, sample = compare(settings, drifting.reference, str(tmp_path / "current.parquet"))
+    assert sample is not None
+    return report, sample
 
 
 def test_a_report_is_complete(

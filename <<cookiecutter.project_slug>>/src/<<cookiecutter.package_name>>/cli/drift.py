@@ -61,7 +61,7 @@ def drift_run(
         report = drift.compare_parts(settings, held_against, [read_counts(p) for p in profiles])
     else:
         report, sample = drift.compare(settings, held_against, current)
-        if html and len(sample):
+        if html and sample is not None:
             before = outputs.reference_sample(settings, held_against, reference)
             pages = {"reference": before, "current": sample}
     folder = outputs.write_report(settings, report, pages)

@@ -14,7 +14,7 @@ from .. import data
 from ..bundle import Bundle, NumberProfile, Profile, StringProfile
 from ..database import connect, literal
 from ..errors import ProjectError
-from ..prediction_log import DAYS_FOLDER, FEEDBACK_FOLDER
+from ..prediction_log import read
 from ..profiling import PREDICTION
 from ..schema import ANSWER_FIELDS
 from ..settings import Settings
@@ -202,7 +202,7 @@ def _conclude(
 
 def compare(
     settings: Settings, reference: Reference, file: str | None = None
-) -> tuple[DriftReport, pd.DataFrame]:
+) -> tuple[DriftReport, pd.DataFrame | None]:
     """Judge the current rows, and the model where outcomes have come back.
 
     Args:
@@ -211,10 +211,10 @@ def compare(
         file: the current rows, see ``parquet_rows``; default: the prediction log's window.
 
     Returns:
-        The report, and a sample of the columns that could be counted.
+        The report, and a sample of the columns that could be counted, if there are enough rows.
 
     Raises:
-        DriftError: there are no rows.
+        DriftError: the file cannot be read.
     """
     since = settings.as_of - timedelta(days=settings.drift_window_days)
     with connect(settings) as db:
@@ -227,9 +227,9 @@ def compare(
         performance = measure_performance(settings, reference.bundle, outcomes)
         source = file or f"the prediction log since {since:%Y-%m-%d %H:%M}"
         report = judge(settings, reference, counts, source, performance)
-        names = [name for name in counts.columns if report.columns]
-        sample = sample_rows(rows, names, settings.drift_sample_rows, settings.seed)
-    return report.model_copy(update={"sample_rows": len(sample)}), sample
+        names, most = list(counts.columns), settings.drift_sample_rows
+        sample = sample_rows(rows, names, most, settings.seed) if report.columns and names else None
+    return report.model_copy(update={"sample_rows": 0 if sample is None else len(sample)}), sample
 
 
 def compare_parts(settings: Settings, reference: Reference, parts: Sequence[Counts]) -> DriftReport:
@@ -285,32 +285,10 @@ def parquet_rows(db: duckdb.DuckDBPyConnection, file: str) -> duckdb.DuckDBPyRel
 def logged_rows(
     db: duckdb.DuckDBPyConnection, settings: Settings, version: str, since: datetime
 ) -> duckdb.DuckDBPyRelation:
-    """What a version answered since an instant, with the newest outcome where one came back.
-
-    Raises:
-        DriftError: nothing has been logged yet.
-    """
-    days, feedback = (
-        settings.prediction_log_dir / folder for folder in (DAYS_FOLDER, FEEDBACK_FOLDER)
-    )
-    if not any(days.glob("*/*.parquet")):
-        raise DriftError(
-            f"no predictions in {days}: send the server some and run `log compact`, or name a "
-            "Parquet file with --current"
-        )
-    outcomes = "SELECT NULL AS request_id, NULL AS outcome LIMIT 0"
-    if any(feedback.glob("*/*.parquet")):
-        outcomes = (
-            f"SELECT request_id, arg_max(outcome, at) AS outcome FROM read_parquet("
-            f"{literal(feedback / '*/*.parquet')}, union_by_name = true) GROUP BY request_id"
-        )
-    return db.sql(f"""
-        SELECT log.*, outcomes.outcome
-        FROM read_parquet({literal(days / "*/*.parquet")}, union_by_name = true) AS log
-        LEFT JOIN ({outcomes}) AS outcomes USING (request_id)
-        WHERE at > {literal(since)}::TIMESTAMP AND at <= {literal(settings.as_of)}::TIMESTAMP
-            AND model_version = {literal(version)} AND NOT shadow
-    """)
+    """What a version answered to clients since an instant, with the outcomes that came back."""
+    until = settings.as_of + timedelta(microseconds=1)
+    rows = read(db, settings, since, until)
+    return rows.filter(f"model_version = {literal(version)} AND NOT shadow")
 
 
 def _kind(profile: NumberProfile | StringProfile) -> Literal["number", "text"]:
