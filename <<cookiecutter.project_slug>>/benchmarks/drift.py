@@ -167,7 +167,7 @@ def report(
         f"{version('evidently')}, DuckDB {version('duckdb')}, Python {platform.python_version()}, "
         f"{os.cpu_count()} cores; load {os.getloadavg()[0]:.1f}.",
     ]
-    print("\n".join(lines))  # noqa: T201
+    print("\n".join(lines))
     return int(ours != theirs or any(ratios[name] < goal for name, goal in GOALS.items()))
 
 
