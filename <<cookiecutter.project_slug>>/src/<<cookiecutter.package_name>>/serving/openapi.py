@@ -5,11 +5,14 @@ from __future__ import annotations
 from copy import deepcopy
 from typing import Any
 
+from .feedback import FeedbackRequest
 from .messages import BatchRequest, SingleRequest, UserRequest
 from .middleware import PREDICT_PATH
 from .problems import Problem
+from .rows import LARGEST
 from .store import ServedModel
 
+A_NUMBER = {"type": "number", "minimum": -LARGEST, "maximum": LARGEST}
 REFERENCE = "#/components/schemas/{model}"
 
 
@@ -37,6 +40,10 @@ def described(
     row = {"anyOf": [_reference("Features"), _reference("FeatureList")]}
     schemas[SingleRequest.__name__]["properties"]["features"] = row
     instances["items"] = row
+    signature = model.metadata.signature
+    outcome = schemas[FeedbackRequest.__name__]["properties"]["outcome"]
+    del outcome["anyOf"]
+    outcome.update({"enum": list(signature.classes)} if signature.classes else A_NUMBER)
     body["examples"] = _examples(model)
     return document
 

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import asyncio
+import ctypes
 import logging
 import time
 from dataclasses import dataclass
@@ -230,6 +231,7 @@ class ModelStore:
             raise ExperimentError("the shadow reads other features than the variants")
         self._metrics.serve(lineup)
         self.current, self._loaded, self._refused = lineup, state, None
+        _return_memory()
         self._metrics.reloads.labels("loaded").inc()
         model_name = lineup.control.metadata.model_name
         logger.info("version %s of %s is loaded", lineup.control.version, model_name)
@@ -251,6 +253,12 @@ class ModelStore:
             error,
             exc_info=None if isinstance(error, ProjectError) else error,
         )
+
+
+def _return_memory() -> None:
+    """Give what reading a model took back to the system: tens of megabytes with glibc."""
+    if trim := getattr(ctypes.CDLL(None), "malloc_trim", None):
+        trim(0)
 
 
 def _alike(one: ServedModel, other: ServedModel) -> bool:

@@ -20,7 +20,7 @@ def trace(app: FastAPI, settings: Settings) -> None:
     """
     try:
         from opentelemetry.exporter.otlp.proto.http.trace_exporter import OTLPSpanExporter
-        from opentelemetry.instrumentation.fastapi import FastAPIInstrumentor
+        from opentelemetry.instrumentation.asgi import OpenTelemetryMiddleware
         from opentelemetry.sdk.resources import Resource
         from opentelemetry.sdk.trace import TracerProvider
         from opentelemetry.sdk.trace.export import BatchSpanProcessor
@@ -32,4 +32,6 @@ def trace(app: FastAPI, settings: Settings) -> None:
     provider = TracerProvider(resource=Resource.create({"service.name": settings.model_name}))
     exporter = OTLPSpanExporter(endpoint=settings.traces_endpoint)
     provider.add_span_processor(BatchSpanProcessor(exporter))
-    FastAPIInstrumentor.instrument_app(app, tracer_provider=provider)
+    app.add_middleware(
+        OpenTelemetryMiddleware, tracer_provider=provider, exclude_spans=["receive", "send"]
+    )
