@@ -74,7 +74,7 @@ def make(folder: Path, side: str, rows: int) -> pd.DataFrame:
             frame[name] += shift
         for name, share in CHANGED.items():
             frame.loc[random.random(rows) < share, name] = "f"
-    frame.to_parquet(folder / f"{side}.parquet", index=False)
+    frame.to_parquet(folder / f"{side}.parquet", index=False, row_group_size=100_000)
     return frame
 
 

@@ -287,6 +287,9 @@ class Settings(BaseSettings):
         "its path.",
     )
 
+    retrain_on: Literal["here", "kubeflow"] = Field(
+        "here", description="Where drift runs the pipeline."
+    )
     retrain_promotes: bool = Field(
         True,
         description="Whether a retrained model that is better goes to production, or waits "

@@ -5,6 +5,7 @@ from __future__ import annotations
 import json
 import shutil
 from collections.abc import Iterator
+from concurrent.futures import ThreadPoolExecutor
 from datetime import datetime, timedelta
 from pathlib import Path
 
@@ -13,6 +14,7 @@ import pytest
 from typer.testing import CliRunner, Result
 
 from <<cookiecutter.package_name>> import cli
+from <<cookiecutter.package_name>>.monitoring import retraining
 from <<cookiecutter.package_name>>.monitoring.retraining import retrain
 from <<cookiecutter.package_name>>.registry import Registry
 from <<cookiecutter.package_name>>.served_models import read_aliases
@@ -137,20 +139,33 @@ def test_the_window_of_the_log_is_judged(home: Path, tmp_path: Path) -> None:
     assert "1,600 rows (the prediction log since" in result.output
 
 
-@pytest.mark.usefixtures("home")
-def test_a_retrained_model_goes_through_the_gate_under_a_cooldown() -> None:
-    settings = Settings(fixed_clock=NOW, retrain_budget=2)
-    assert "and is in production" in retrain(settings, "a test")
+@pytest.mark.slow
+def test_drift_retrains_under_a_cooldown_and_a_budget(
+    trained_home: TrainedHome, tmp_path: Path
+) -> None:
+    shutil.copytree(trained_home.settings.data_dir, tmp_path / "data")
+    settings = Settings(home=tmp_path, bootstrap_resamples=40, fixed_clock=NOW, retrain_budget=2)
     registry = Registry(settings)
-    assert registry.version("production").number == "2"
+    registry.register(trained_home.noise)
+    registry.promote(reason="a model that learned noise", force=True)
+
+    assert "version 2 passed the gate and is in production" in retrain(settings, "a test")
     assert registry.history()[-1].reason == "drift: a test"
     assert read_aliases(settings.served_dir)["production"] == "2"
     assert "within the cool-down" in retrain(settings, "a test")
 
     later = settings.model_copy(update={"fixed_clock": NOW + timedelta(days=15)})
-    waits = later.model_copy(update={"retrain_promotes": False})
-    assert "waits in staging" in retrain(waits, "a test")
-    assert registry.version("production").number == "2"
-    latest = later.model_copy(update={"fixed_clock": NOW + timedelta(days=30)})
+    assert "not better than production" in retrain(later, "the same data")
+    latest = settings.model_copy(update={"fixed_clock": NOW + timedelta(days=30)})
     assert "the budget is spent" in retrain(latest, "a test")
-    assert len(registry.versions()) == 3
+    assert registry.version("production").number == "2"
+
+
+def test_two_jobs_cannot_begin_the_same_retraining(settings: Settings) -> None:
+    now = settings.model_copy(update={"fixed_clock": NOW})
+    with ThreadPoolExecutor(8) as pool:
+        claims = list(pool.map(lambda _: retraining._claim(now, "a test", False), range(8)))
+    assert [number for number, _ in claims if number is not None] == [1]
+    assert sum("within the cool-down" in refusal for _, refusal in claims) == 7
+    forced, _ = retraining._claim(now, "a test", True)
+    assert forced == 2

@@ -133,6 +133,7 @@ def drift_simulate(
     from ..registry import Registry
 
     sample = Registry(Settings()).holdout(version).features
+    destination.parent.mkdir(parents=True, exist_ok=True)
     shifted(sample, shift, size, column or [], rows, seed).to_parquet(destination, index=False)
     out.print(f"{rows:,} rows in {destination}\nnext: drift run --current {destination}")
 

@@ -4,17 +4,13 @@ from __future__ import annotations
 
 from datetime import timedelta
 
-from ..errors import ProjectError
+from ..pipeline import run as run_pipeline
 from ..registry import Registry
 from ..settings import Settings
 from .memory import remembered
 
 BUDGET_DAYS = 90
 RUNNING = "running"
-
-
-class RetrainingError(ProjectError):
-    """The pipeline ended without a model."""
 
 
 def retrain(settings: Settings, reason: str, force: bool = False) -> str:
@@ -29,14 +25,20 @@ def retrain(settings: Settings, reason: str, force: bool = False) -> str:
         What happened, in words.
 
     Raises:
-        RetrainingError: the pipeline ended without a version.
+        PipelineError: a step failed; nothing was registered.
+        SubmitError: Kubeflow does not take the run.
     """
     number, refusal = _claim(settings, reason, force)
     if number is None:
         return refusal
     outcome, version = "failed", None
     try:
-        version = _train(settings)
+        if settings.retrain_on == "kubeflow":
+            from ..kubeflow import submit
+
+            outcome = f"submitted to Kubeflow as {submit(settings)}; its version waits in staging"
+            return outcome
+        version = run_pipeline(settings)
         outcome = _decide(settings, version, reason)
         return outcome
     finally:
@@ -69,18 +71,13 @@ def _claim(settings: Settings, reason: str, force: bool) -> tuple[int | None, st
         return cursor.lastrowid, ""
 
 
-def _train(settings: Settings) -> str:
-    from ..training import train
-
-    trained = train(settings)
-    return Registry(settings).register(trained.folder).number
-
-
-def _decide(settings: Settings, version: str, reason: str) -> str:
+def _decide(settings: Settings, version: str | None, reason: str) -> str:
+    if version is None:
+        return "the retrained model is not better than production, which stays as it is"
     registry = Registry(settings)
     verdict = registry.validate(version)
     if not verdict.passed:
-        failed = ", ".join(check.name for check in verdict.checks if not check.passed)
+        failed = ", ".join(verdict.failed)
         return f"version {version} failed the gate ({failed}): production stays as it is"
     if not settings.retrain_promotes:
         return f"version {version} passed the gate and waits in staging: `registry promote` it"
