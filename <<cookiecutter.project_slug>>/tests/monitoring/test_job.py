@@ -14,6 +14,7 @@ import pytest
 from typer.testing import CliRunner, Result
 
 from <<cookiecutter.package_name>> import cli
+from <<cookiecutter.package_name>>.features import build
 from <<cookiecutter.package_name>>.monitoring import retraining
 from <<cookiecutter.package_name>>.monitoring.retraining import retrain
 from <<cookiecutter.package_name>>.registry import Registry
@@ -145,6 +146,7 @@ def test_drift_retrains_under_a_cooldown_and_a_budget(
 ) -> None:
     shutil.copytree(trained_home.settings.data_dir, tmp_path / "data")
     settings = Settings(home=tmp_path, bootstrap_resamples=40, fixed_clock=NOW, retrain_budget=2)
+    build(settings)
     registry = Registry(settings)
     registry.register(trained_home.noise)
     registry.promote(reason="a model that learned noise", force=True)
