@@ -17,6 +17,7 @@ import statistics
 import subprocess
 import sys
 import tempfile
+import threading
 import time
 import urllib.error
 import urllib.request
@@ -168,6 +169,7 @@ def main() -> None:
             ours = [server for server in servers if server.name == OURS]
             if ours:
                 print(batches(ours[0], bundle))
+                print(probes(ours[0]))
     print(f"\n{machine()} Medians of {asked.rounds} interleaved rounds.")
 
 
@@ -234,6 +236,7 @@ def contenders(folder: Path) -> list[Server]:
         Server(OURS, ours, home),
         Server(f"{OURS}, without the log", ours, {**home, "ML_LOG_PREDICTIONS": "false"}),
         Server(f"{OURS}, with an API key", ours, {**home, "ML_API_KEYS": KEY}),
+        Server(f"{OURS}, two workers", ours, {**home, "ML_WORKERS": "2"}),
         Server("plain FastAPI with ONNX Runtime", [*uvicorn, "plain_onnx:app"]),
         Server("the note's server", [*uvicorn, "note:app"]),
         *(
@@ -405,6 +408,37 @@ def batches(server: Server, bundle: Bundle, repeats: int = 100) -> str:
         own = f"{found[name] - found['one row']:.2f}" if name in forms else ""
         lines.append(f"| {name} | {found[name]:.2f} | {own} |")
     return "\n".join(lines)
+
+
+def probes(server: Server, seconds: float = 4) -> str:
+    """How long ``GET /live`` takes while two clients send batches of 1,000 rows."""
+    rows = np.random.default_rng(2).normal(size=(1_000, FEATURES)).round(4).tolist()
+    body = json.dumps({"instances": rows}).encode()
+    end = time.monotonic() + seconds
+    sent = [0, 0]
+
+    def send(client: int) -> None:
+        while time.monotonic() < end:
+            post(server, body)
+            sent[client] += 1
+
+    clients = [threading.Thread(target=send, args=(client,)) for client in range(2)]
+    for client in clients:
+        client.start()
+    times = []
+    while time.monotonic() < end:
+        began = time.perf_counter()
+        with urllib.request.urlopen(f"http://127.0.0.1:{server.port}/live", timeout=10) as answer:
+            answer.read()
+        times.append(time.perf_counter() - began)
+        time.sleep(0.002)
+    for client in clients:
+        client.join()
+    middle, most = (1e3 * np.quantile(times, share) for share in (0.5, 0.99))
+    return (
+        f"\n`GET /live` while {sum(sent) / seconds:.0f} such batches a second are answered: "
+        f"median {middle:.1f} ms, p99 {most:.1f} ms."
+    )
 
 
 def machine() -> str:

@@ -136,3 +136,19 @@ def test_the_log_may_be_json() -> None:
     assert found["request_id"] == "r-1"
     assert "ValueError: of the test" in found["error"]
     assert found["time"].endswith("+00:00")
+
+
+def test_a_log_that_cannot_be_written_costs_no_request(
+    settings: Settings, models: Models, start: Any, eventually: Any
+) -> None:
+    publish(settings, "1", models.get("binary"))
+    settings.prediction_log_dir.write_text("a file where the folder should be")
+    client: TestClient = start(settings)
+    for _ in range(5):
+        assert client.post("/predict", json=BODY).status_code == 200
+    dropped = 'prediction_log_rows_total{result="dropped"} 5.0'
+    eventually(lambda: dropped in client.get("/metrics").text)
+    settings.prediction_log_dir.unlink()
+    assert client.post("/predict", json=BODY).status_code == 200
+    written = 'prediction_log_rows_total{result="written"} 1.0'
+    eventually(lambda: written in client.get("/metrics").text)
