@@ -145,7 +145,13 @@ def test_drift_retrains_under_a_cooldown_and_a_budget(
     trained_home: TrainedHome, tmp_path: Path
 ) -> None:
     shutil.copytree(trained_home.settings.data_dir, tmp_path / "data")
-    settings = Settings(home=tmp_path, bootstrap_resamples=40, fixed_clock=NOW, retrain_budget=2)
+    settings = Settings(
+        home=tmp_path,
+        bootstrap_resamples=40,
+        fixed_clock=NOW,
+        retrain_budget=2,
+        freshness_days=60,
+    )
     build(settings)
     registry = Registry(settings)
     registry.register(trained_home.noise)
