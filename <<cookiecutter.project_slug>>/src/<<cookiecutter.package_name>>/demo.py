@@ -1,6 +1,8 @@
 """The whole loop on this machine: the commands a user would type, one after the other.
 
-It works in a folder of its own (``demo/``), so that it neither reads nor touches real data.
+Simulated customers change their habits on SHIFT. A model is trained before that day, served, tested
+against a second version, and found out of date months later by the drift job, which alerts and
+retrains. All in a folder of its own (``demo/``), so that real data is neither read nor touched.
 """
 
 from __future__ import annotations
@@ -14,17 +16,22 @@ import sys
 import time
 from collections.abc import Iterator
 from contextlib import contextmanager
-from http import HTTPStatus
+from datetime import datetime
 from http.client import HTTPConnection
+from http.server import BaseHTTPRequestHandler, ThreadingHTTPServer
 from pathlib import Path
+from threading import Thread
 from typing import Any
 
 from rich.table import Table
 
+from . import data
 from .console import out
-from .data import KEY
+from .database import connect
 from .errors import ProjectError
 from .features import newest_rows
+from .monitoring.drift import DriftReport
+from .monitoring.outputs import JSON_FILE
 from .registry import Registry
 from .served_models import PRODUCTION
 from .settings import PACKAGE, Settings
@@ -32,11 +39,128 @@ from .tracking import where_to_look
 
 FOLDER = Path("demo")
 MARKER = ".made-by-demo"
-START_SECONDS = 30
+START_SECONDS = 60
+SHIFT = datetime(2025, 8, 1)
+BEFORE, AFTER = datetime(2025, 7, 31), datetime(2025, 12, 1)
+USERS = 1_000
+DRIFT = 3
+UNDECIDED = 0
 
 
 class DemoError(ProjectError):
     """A step of the demonstration failed."""
+
+
+class Demo:
+    """A folder with its commands, at one instant after the other."""
+
+    def __init__(self, folder: Path) -> None:
+        self.base = Settings(home=folder, mlflow_tracking_uri="", promotion_database="")
+        self.alerts: list[dict[str, Any]] = []
+        self._variables: dict[str, str] = {}
+        self.go_to(BEFORE)
+
+    def go_to(self, instant: datetime) -> None:
+        """Let another instant be now."""
+        self.settings = self.base.model_copy(update={"fixed_clock": instant})
+
+    @property
+    def environment(self) -> dict[str, str]:
+        """Of every command: the folder, the instant, and who is told of drift."""
+        inherited = {name: v for name, v in os.environ.items() if not name.startswith("ML_")}
+        return {
+            **inherited,
+            "ML_HOME": str(self.settings.home),
+            "ML_AS_OF": self.settings.as_of.isoformat(),
+            "ML_PROMOTION_DATABASE": self.settings.promotions_uri,
+            "MLFLOW_TRACKING_URI": self.settings.tracking_uri,
+            **self._variables,
+        }
+
+    def command(self, *words: str, expected: int = 0) -> None:
+        """Run a command.
+
+        Raises:
+            DemoError: it ends with another exit code than expected.
+        """
+        out.rule(f"[bold]{' '.join(words)}", align="left")
+        command = [sys.executable, "-m", PACKAGE, *words]
+        code = subprocess.run(command, env=self.environment, check=False).returncode  # noqa: S603
+        if code != expected:
+            raise DemoError(f"`{' '.join(words)}` ended with exit code {code}, not {expected}")
+
+    @contextmanager
+    def told(self) -> Iterator[None]:
+        """Take alerts at an address of this machine, as a chat or a pager would."""
+        alerts = self.alerts
+
+        class Webhook(BaseHTTPRequestHandler):
+            def do_POST(self) -> None:
+                alerts.append(json.loads(self.rfile.read(int(self.headers["Content-Length"]))))
+                self.send_response(204)
+                self.end_headers()
+
+            def log_message(self, *_: object) -> None:
+                """Say nothing: the alert is shown at the end."""
+
+        server = ThreadingHTTPServer(("127.0.0.1", 0), Webhook)
+        Thread(target=server.serve_forever, daemon=True).start()
+        self._variables["ML_ALERT_WEBHOOK_URL"] = f"http://127.0.0.1:{server.server_port}/"
+        try:
+            yield
+        finally:
+            server.shutdown()
+
+    @contextmanager
+    def server(self) -> Iterator[int]:
+        """A model server on a free port, ready; it is stopped at the end."""
+        with socket.socket() as probe:
+            probe.bind(("127.0.0.1", 0))
+            port = int(probe.getsockname()[1])
+        words = ("serve", "--port", str(port))
+        out.rule(f"[bold]{' '.join(words)}", align="left")
+        process = subprocess.Popen(  # noqa: S603
+            [sys.executable, "-m", PACKAGE, *words], env=self.environment
+        )
+        try:
+            _until(lambda: _call(port, "GET", "/ready"), "the server did not get ready")
+            yield port
+        finally:
+            process.terminate()
+            process.wait(START_SECONDS)
+
+    def serve_users(self, port: int) -> tuple[dict[str, Any], dict[str, Any]]:
+        """Ask for users by their id alone, and give back what came true.
+
+        Returns:
+            A request with its answer.
+        """
+        outcomes = self._outcomes()
+        users = [row[data.KEY] for row in newest_rows(self.settings, USERS)]
+        request = {"user_id": users[0]}
+        wait = f"the server did not answer {request}"
+        answer = _until(lambda: _call(port, "POST", "/predict", request), wait)  # Feast is loading
+        for user in users[1:]:
+            answered = _until(lambda u=user: _call(port, "POST", "/predict", {"user_id": u}), wait)
+            feedback = {"request_id": answered["request_id"], "outcome": outcomes[user]}
+            if _call(port, "POST", "/feedback", feedback) is None:
+                raise DemoError(f"the server does not take {feedback}")
+        out.print(f"{len(users):,} users answered, {len(users) - 1:,} outcomes given back")
+        return request, answer
+
+    def drift_reports(self) -> list[DriftReport]:
+        """Every run of the drift job, oldest first."""
+        paths = self.settings.drift_dir.glob(f"*/{JSON_FILE}")
+        found = sorted(paths, key=lambda path: path.stat().st_mtime)
+        return [DriftReport.model_validate_json(path.read_text(encoding="utf-8")) for path in found]
+
+    def _outcomes(self) -> dict[str, Any]:
+        """What the simulation knows already: each customer's label as of now."""
+        now = self.settings.as_of
+        later = self.settings.model_copy(update={"fixed_clock": now + data.HORIZON})
+        with connect(later) as db:
+            data.prepare(db, later)
+            return dict(data.labels_at(db, now).fetchall())
 
 
 def run(customers: int) -> None:
@@ -46,16 +170,53 @@ def run(customers: int) -> None:
         DemoError: a step failed, or the folder holds something else.
     """
     started = time.monotonic()
-    folder = _empty_folder(FOLDER)
-    settings = Settings(home=folder, mlflow_tracking_uri="", promotion_database="")
-    _command(settings, "data", "simulate", "--customers", str(customers))
-    _command(settings, "features", "build")
-    _command(settings, "features", "materialize")
-    _command(settings, "pipeline", "run")
-    _command(settings, "registry", "promote", "--reason", "demo")
-    _command(settings, "registry", "sync")
-    request, answer = _serve_and_predict(settings)
-    _summarize(settings, request, answer, time.monotonic() - started)
+    demo = Demo(_empty_folder(FOLDER))
+    with demo.told():
+        request, answer = _first_model(demo, customers)
+        _drift_and_recover(demo)
+    _summarize(demo, request, answer, time.monotonic() - started)
+
+
+def _first_model(demo: Demo, customers: int) -> tuple[dict[str, Any], dict[str, Any]]:
+    shift = f"{SHIFT:%Y-%m-%d}"
+    demo.command("data", "simulate", "--customers", str(customers), "--shift-on", shift)
+    demo.command("features", "build")
+    demo.command("features", "materialize")
+    demo.command("pipeline", "run")
+    demo.command("registry", "promote", "--reason", "demo")
+    demo.command("train", "--param", "max_leaf_nodes=3")
+    demo.command("registry", "register")
+    arms = ("control=production:0.5", "treatment=staging:0.5")
+    variants = [word for arm in arms for word in ("--variant", arm)]
+    demo.command("experiment", "start", "--name", "smaller-trees", *variants)
+    demo.command("registry", "sync")
+    with demo.server() as port:
+        request, answer = demo.serve_users(port)
+    demo.command("log", "compact")
+    demo.command("experiment", "report", expected=UNDECIDED)
+    demo.command("experiment", "stop")
+    demo.command("drift", "run", "--no-html")
+    return request, answer
+
+
+def _drift_and_recover(demo: Demo) -> None:
+    demo.go_to(AFTER)
+    demo.command("features", "build")
+    demo.command("features", "materialize")
+    with demo.server() as port:
+        demo.serve_users(port)
+        before = _call(port, "GET", "/health") or {}
+        demo.command("log", "compact", "--now")
+        demo.command("drift", "run", "--retrain", expected=DRIFT)
+
+        def newer() -> dict[str, Any] | None:
+            now = _call(port, "GET", "/health") or before
+            return now if now["model_version"] != before["model_version"] else None
+
+        _until(newer, "the server did not take up the retrained model")
+        demo.serve_users(port)
+    demo.command("log", "compact")
+    demo.command("drift", "run", "--no-html")
 
 
 def _empty_folder(folder: Path) -> Path:
@@ -68,65 +229,23 @@ def _empty_folder(folder: Path) -> Path:
     return folder
 
 
-def _environment(settings: Settings) -> dict[str, str]:
-    inherited = {name: v for name, v in os.environ.items() if not name.startswith("ML_")}
-    return {
-        **inherited,
-        "ML_HOME": str(settings.home),
-        "ML_PROMOTION_DATABASE": settings.promotions_uri,
-        "MLFLOW_TRACKING_URI": settings.tracking_uri,
-    }
+def _until(ask: Any, complaint: str) -> dict[str, Any]:
+    """Ask until there is an answer.
 
-
-def _command(settings: Settings, *words: str) -> None:
-    out.rule(f"[bold]{' '.join(words)}", align="left")
-    result = subprocess.run(  # noqa: S603
-        [sys.executable, "-m", PACKAGE, *words], env=_environment(settings), check=False
-    )
-    if result.returncode != 0:
-        raise DemoError(f"`{' '.join(words)}` ended with exit code {result.returncode}")
-
-
-def _serve_and_predict(settings: Settings) -> tuple[dict[str, Any], dict[str, Any]]:
-    [features] = newest_rows(settings, 1)
-    request = {"user_id": features.pop(KEY)}
-    with _server(settings) as port:
-        explicit = _call(port, "POST", "/predict", {"features": features})
-        give_up = time.monotonic() + START_SECONDS
-        while (answer := _call(port, "POST", "/predict", request)) is None:  # Feast is loading
-            if time.monotonic() > give_up:
-                raise DemoError("the server did not answer for a user_id alone")
-            time.sleep(0.1)
-    if explicit is None or explicit["confidence"] != answer["confidence"]:
-        raise DemoError(f"explicit features give {explicit}, the feature store gives {answer}")
-    return request, answer
-
-
-@contextmanager
-def _server(settings: Settings) -> Iterator[int]:
-    """A model server on a free port, ready; it is stopped at the end."""
-    with socket.socket() as probe:
-        probe.bind(("127.0.0.1", 0))
-        port = int(probe.getsockname()[1])
-    words = ("serve", "--port", str(port))
-    out.rule(f"[bold]{' '.join(words)}", align="left")
-    process = subprocess.Popen(  # noqa: S603
-        [sys.executable, "-m", PACKAGE, *words], env=_environment(settings)
-    )
-    try:
-        give_up = time.monotonic() + START_SECONDS
-        while _call(port, "GET", "/ready") is None:
-            if process.poll() is not None or time.monotonic() > give_up:
-                raise DemoError(f"the server was not ready within {START_SECONDS} s")
-            time.sleep(0.1)
-        yield port
-    finally:
-        process.terminate()
-        process.wait(START_SECONDS)
+    Raises:
+        DemoError: with the complaint, after START_SECONDS.
+    """
+    give_up = time.monotonic() + START_SECONDS
+    while (answer := ask()) is None:
+        if time.monotonic() > give_up:
+            raise DemoError(f"{complaint} within {START_SECONDS} s")
+        time.sleep(0.1)
+    found: dict[str, Any] = answer
+    return found
 
 
 def _call(port: int, method: str, path: str, body: object = None) -> dict[str, Any] | None:
-    """The JSON answer, or None where the server is not there or does not answer with 200."""
+    """The JSON answer, or None where the server is not there or refuses."""
     connection = HTTPConnection("127.0.0.1", port, timeout=START_SECONDS)
     try:
         headers = {"Content-Type": "application/json"}
@@ -137,21 +256,27 @@ def _call(port: int, method: str, path: str, body: object = None) -> dict[str, A
         return None
     finally:
         connection.close()
-    if response.status != HTTPStatus.OK:
+    if response.status >= 300:
         return None
     answer: dict[str, Any] = json.loads(content)
     return answer
 
 
-def _summarize(
-    settings: Settings, request: dict[str, Any], answer: dict[str, Any], seconds: float
-) -> None:
+def _summarize(demo: Demo, request: dict[str, Any], answer: dict[str, Any], seconds: float) -> None:
+    settings = demo.settings
     registry = Registry(settings)
     version = registry.version(PRODUCTION)
     metadata = registry.bundle(PRODUCTION).metadata
-    table = Table("hold-out", "model", "baseline", title="What the demo did")
-    for name, value in metadata.metrics.items():
-        table.add_row(name, f"{value:.4f}", f"{metadata.baseline_metrics[name]:.4f}")
+    table = Table("as of", "version", "served", "hold-out", "drift", title="What the demo did")
+    for report in demo.drift_reports():
+        found = report.performance
+        table.add_row(
+            f"{report.as_of:%Y-%m-%d}",
+            report.version,
+            f"{found.metric} {found.current.estimate:.4f}" if found else "unknown",
+            f"{found.reference:.4f}" if found else "unknown",
+            f"{report.status}: {', '.join(report.drifted) or 'no column'}",
+        )
     out.print()
     out.print(table)
     run = metadata.run
@@ -160,6 +285,8 @@ def _summarize(
         "data, models, stores": settings.home.resolve(),
         "tracked run": f"{run.tracker} {run.id}" if run else "none",
         "look at the runs": where_to_look(settings),
+        "drift reports": settings.drift_dir,
+        "alert": demo.alerts[0]["summary"] if demo.alerts else "none",
         "model version": f"{version.number} ({', '.join(version.aliases)})",
         "gain over baseline": f"{metadata.gain_over_baseline} in {metadata.primary_metric}",
         "request": f"POST /predict {json.dumps(request)}",

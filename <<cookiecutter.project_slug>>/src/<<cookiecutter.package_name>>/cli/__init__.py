@@ -12,7 +12,7 @@ from pydantic_settings import SettingsError
 from ..console import err, out
 from ..errors import ProjectError
 from ..settings import Settings, environment_file
-from . import data, drift, features, log, pipeline, registry, scoring, serving, training
+from . import data, drift, experiment, features, log, pipeline, registry, scoring, serving, training
 
 if TYPE_CHECKING:
     from pydantic_core import ErrorDetails
@@ -23,6 +23,7 @@ app.add_typer(features.commands, name="features")
 app.command()(training.train)
 app.add_typer(pipeline.commands, name="pipeline")
 app.add_typer(registry.commands, name="registry")
+app.add_typer(experiment.commands, name="experiment")
 app.add_typer(drift.commands, name="drift")
 app.command()(serving.serve)
 app.command()(scoring.predict)
