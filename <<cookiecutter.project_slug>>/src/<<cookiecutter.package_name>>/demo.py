@@ -40,8 +40,8 @@ from .tracking import where_to_look
 FOLDER = Path("demo")
 MARKER = ".made-by-demo"
 START_SECONDS = 60
-SHIFT = datetime(2025, 8, 1)
-BEFORE, AFTER = datetime(2025, 7, 31), datetime(2025, 12, 1)
+SHIFT = datetime(2025, 6, 1)
+BEFORE, AFTER = datetime(2025, 5, 31), datetime(2025, 12, 1)
 USERS = 1_000
 DRIFT = 3
 UNDECIDED = 0

@@ -285,8 +285,11 @@ def parquet_rows(db: duckdb.DuckDBPyConnection, file: str) -> duckdb.DuckDBPyRel
 def logged_rows(
     db: duckdb.DuckDBPyConnection, settings: Settings, version: str, since: datetime
 ) -> duckdb.DuckDBPyRelation:
-    """What a version answered to clients since an instant, with the outcomes that came back."""
-    until = settings.as_of + timedelta(microseconds=1)
+    """What a version answered to clients since an instant, with the outcomes that came back.
+
+    The day that begins now counts: a server whose clock was set stamps its rows from now on.
+    """
+    until = settings.as_of + timedelta(days=1)
     rows = read(db, settings, since, until)
     return rows.filter(f"model_version = {literal(version)} AND NOT shadow")
 
