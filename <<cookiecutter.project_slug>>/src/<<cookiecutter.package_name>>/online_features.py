@@ -57,14 +57,13 @@ class FeastInProcess:
 
         # A thread of Feast's keeps what is registered up to date, so that no request waits for it.
         self._store = open_store(settings, cache_mode="thread")
+        self._registered: object = None
+        self._service: Any = None
 
     def read(self, key: str, user_id: str) -> Found:
         """Read from the online store."""
         try:
-            service = self._store.registry.get_feature_service(
-                FEATURE_SERVICE, self._store.project, allow_cache=True
-            )
-            answer = self._store.get_online_features(service, [{key: user_id}])
+            answer = self._store.get_online_features(self._current_service(), [{key: user_id}])
             values = answer.to_dict(include_event_timestamps=True)
         except Exception as error:  # each kind of store has errors of its own
             raise StoreUnavailableError(f"{type(error).__name__}: {error}") from error
@@ -76,6 +75,15 @@ class FeastInProcess:
             for name, [at] in stamps.items()
             if name != key
         }
+
+    def _current_service(self) -> Any:
+        """The service as last registered; reading it takes longer than reading a user."""
+        registry = self._store.registry
+        if (registered := registry.cached_registry_proto) is not self._registered:
+            project = self._store.project
+            self._service = registry.get_feature_service(FEATURE_SERVICE, project, allow_cache=True)
+            self._registered = registered
+        return self._service
 
 
 class FeastServer:
