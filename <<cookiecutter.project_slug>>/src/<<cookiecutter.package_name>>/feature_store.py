@@ -30,6 +30,7 @@ VIEW = "features"
 PUSH_SOURCE = "fresh_features"
 DEFINITIONS_FILE = "definitions.py"
 VARIABLE = re.compile(r"\$\{(\w+)\}")
+META = re.compile(r"(\n *)meta \{.*?\1\}", re.DOTALL)
 KINDS = ("entities", "data_sources", "feature_views", "feature_services")
 
 
@@ -104,21 +105,29 @@ def apply(settings: Settings) -> list[str]:
         str(settings.feature_repo_dir / DEFINITIONS_FILE), init_globals={"settings": settings}
     )
     kinds = (Entity, DataSource, FeatureView, FeatureService)
-    declared = [value for value in definitions.values() if isinstance(value, kinds)]
-    names = {(type(item), item.name) for item in declared}
-    registered = [
+    declared = {
+        (type(value), value.name): value
+        for value in definitions.values()
+        if isinstance(value, kinds)
+    }
+    stale = []
+    for item in (
         *store.list_feature_services(),
         *store.list_feature_views(),
         *store.list_data_sources(),
         *store.list_entities(),
-    ]
-    stale = [item for item in registered if (type(item), item.name) not in names]
+    ):
+        same = declared.get((type(item), item.name))
+        if same is None:
+            stale.append(item)
+        elif isinstance(item, FeatureView):
+            same.state = item.state  # else Feast forgets that it is materialized
     before = _registered(store)
-    store.apply(declared, objects_to_delete=stale, partial=False)
+    store.apply([*declared.values()], objects_to_delete=stale, partial=False)
     after = _registered(store)
     return [
         f"{'removed' if name not in after else 'changed' if name in before else 'new'}: {name}"
-        for name in sorted(before | after)
+        for name in sorted({**before, **after})
         if before.get(name) != after.get(name)
     ]
 
@@ -172,12 +181,15 @@ def feature_view(store: FeatureStore) -> FeatureView:
         raise FeatureStoreError("no features are registered: run `features apply`") from error
 
 
-def _registered(store: FeatureStore) -> dict[str, bytes]:
+def _registered(store: FeatureStore) -> dict[str, list[str]]:
+    """Each definition's lines by its kind and name.
+
+    Feast keeps fields in no certain order, and when a source was written beside what it is.
+    """
     registry = store.registry.proto()
+    specs = [
+        (kind, getattr(item, "spec", item)) for kind in KINDS for item in getattr(registry, kind)
+    ]
     return {
-        f"{kind} {getattr(item, 'spec', item).name}": getattr(item, "spec", item).SerializeToString(
-            deterministic=True
-        )
-        for kind in KINDS
-        for item in getattr(registry, kind)
+        f"{kind} {spec.name}": sorted(META.sub("", str(spec)).splitlines()) for kind, spec in specs
     }

@@ -81,4 +81,4 @@ def features_feast(context: typer.Context) -> None:
     words = ["--chdir", str(settings.feature_repo_dir)]
     words += ["--feature-store-yaml", str(repo_file(settings)), *context.args]
     program = [sys.executable, "-m", "feast.cli.cli", *words]
-    os.execve(program[0], program, variables(settings))  # noqa: S606
+    os.execve(program[0], program, variables(settings))  # noqa: S606  # nosec B606
