@@ -5,11 +5,16 @@ BRANCH ?= rendered
 REPOSITORY ?= .
 ROUNDS ?= 15
 BIN := .venv/bin
+CHECK := build/check
+CHECKS := lint test
+GENERATOR ?= cookiecutter
+PYTHON_VERSION ?= 3.11
+ANSWERS = tracker=$(TRACKER) python_version=$(PYTHON_VERSION)
 DEMO := build/demo/$(TRACKER)
 PYTEST := $(BIN)/pytest --numprocesses auto
 
 .DEFAULT_GOAL := help
-.PHONY: help setup demo test test-all lint questions refresh release rendered docs reference bench-generate clean
+.PHONY: help setup demo check-project test test-all lint questions refresh release rendered docs reference bench-generate clean
 
 help: ## Show the targets
 	@awk -F ':.*## ' '/^[a-z-]+:.*## / {printf "  make %-14s %s\n", $$1, $$2}' $(MAKEFILE_LIST)
@@ -21,6 +26,14 @@ demo: .venv/.installed ## Generate a project into build/demo and run its whole l
 	rm -rf $(DEMO)
 	$(BIN)/cookiecutter . --no-input --default-config --output-dir $(DEMO) tracker=$(TRACKER)
 	$(MAKE) -C $(DEMO)/purchase-prediction demo
+
+check-project: .venv/.installed ## Generate one project and run its checks (GENERATOR=copier TRACKER=wandb PYTHON_VERSION=3.12)
+	rm -rf $(CHECK)
+	@case $(GENERATOR) in \
+		cookiecutter) $(BIN)/cookiecutter . --no-input --default-config --output-dir $(CHECK) $(ANSWERS);; \
+		copier) $(BIN)/copier copy --quiet --defaults --vcs-ref HEAD $(ANSWERS:%=--data=%) . $(CHECK)/purchase-prediction;; \
+		*) echo "GENERATOR=$(GENERATOR) is refused: cookiecutter or copier"; exit 2;; esac
+	$(MAKE) -C $(CHECK)/purchase-prediction $(CHECKS)
 
 test: lint ## Check the template's own code, both generators and the rendered projects' own tests
 	$(PYTEST)

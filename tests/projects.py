@@ -10,7 +10,7 @@ import sys
 from collections.abc import Mapping
 from dataclasses import dataclass, field
 from pathlib import Path
-from typing import NamedTuple
+from typing import NamedTuple, NoReturn
 
 import pytest
 import yaml
@@ -126,7 +126,16 @@ def interpreter(version: str) -> Path:
             == 0
         ):
             return candidate
-    message = f"no Python {version} on PATH or in {pyenv}"
+    return missing(f"no Python {version} on PATH or in {pyenv}")
+
+
+def require_program(name: str) -> str:
+    """The program's path; the test is skipped, or fails under REQUIRE_SERVICES."""
+    return shutil.which(name) or missing(f"{name} is not installed")
+
+
+def missing(message: str) -> NoReturn:
+    """Skip the test that needs it, or fail under REQUIRE_SERVICES."""
     if os.environ.get("REQUIRE_SERVICES"):
         pytest.fail(message)
     pytest.skip(message)

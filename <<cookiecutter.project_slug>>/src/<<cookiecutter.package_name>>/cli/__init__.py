@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+import os
+import signal
 import sys
 from typing import TYPE_CHECKING, Annotated
 
@@ -53,6 +55,8 @@ def demo(
 
 def main() -> None:
     """Run a command; errors that a user can mend end with a line and exit code 1."""
+    if os.getpid() == 1:  # a container's first process is deaf to signals that it does not handle
+        signal.signal(signal.SIGTERM, lambda *_: sys.exit(128 + signal.SIGTERM))
     try:
         app()
     except (ProjectError, ConnectionError) as error:
