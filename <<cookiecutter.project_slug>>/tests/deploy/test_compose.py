@@ -46,7 +46,7 @@ def test_every_port_is_open_to_this_machine_only(services: dict[str, Any]) -> No
 
 def test_own_images_run_without_rights(services: dict[str, Any]) -> None:
     own = [s for s in services.values() if "build" in s]
-    assert len(own) == 5
+    assert len(own) == 6
     for service in own:
         assert service["read_only"]
         assert service["cap_drop"] == ["ALL"]

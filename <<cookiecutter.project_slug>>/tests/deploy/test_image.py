@@ -48,7 +48,7 @@ def build(target: str, *options: str | Path) -> str:
     tag = f"{SLUG}-{target}:test"
     network = ["--network", NETWORK] if NETWORK else []
     arguments = ("--build-arg", f"BASE={BASE}", "--target", target, "--tag", tag)
-    docker("build", "--quiet", *network, *arguments, *options, PROJECT)
+    docker("build", "--progress", "plain", *network, *arguments, *options, PROJECT)
     return tag
 
 
