@@ -281,7 +281,7 @@ def bodies_of(server: Server, folder: Path) -> Path:
 
 def wait_for(server: Server, body: bytes, log: Path, seconds: float = 60) -> None:
     """Ask until there is an answer."""
-    assert server.process is not None  # noqa: S101
+    assert server.process is not None
     end = time.monotonic() + seconds
     while True:
         try:
@@ -308,7 +308,7 @@ def post(server: Server, body: bytes) -> bytes:
 
 def measure(server: Server, folder: Path, connections: int, seconds: int) -> None:
     """Send load for so many seconds and keep what it showed."""
-    assert server.process is not None  # noqa: S101
+    assert server.process is not None
     environment = {
         **os.environ,
         "BODIES": str(bodies_of(server, folder)),

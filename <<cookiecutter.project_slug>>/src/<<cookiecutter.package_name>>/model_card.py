@@ -18,7 +18,7 @@ from .bundle import Bundle
 from .gate import Verdict
 
 if TYPE_CHECKING:
-    from .registry import Version
+    from .versions import Version
 
 SHOWN_SEGMENTS = 10
 TITLE = "Model card: {name}, version {number}"

@@ -12,7 +12,7 @@ import tempfile
 import time
 from collections.abc import Iterator
 from contextlib import contextmanager
-from dataclasses import dataclass, replace
+from dataclasses import replace
 from datetime import datetime, timezone
 from pathlib import Path
 from typing import Any
@@ -38,10 +38,10 @@ from .promotions import (
 from .served_models import PRODUCTION, add_version, write_aliases
 from .settings import Settings
 from .trained_model import BUNDLE_FOLDER, EVALUATION_FILE, MODEL_URI_FILE, REPORTS_FOLDER
+from .versions import VALIDATION_TAG, Version
 
 STAGING = "staging"
 VERDICT_TAG = "verdict"
-VALIDATION_TAG = "validation"
 PASSED, FAILED = "passed", "failed"
 VERDICTS_FOLDER = "verdicts"
 SETTLING_SECONDS = (0.05, 0.1, 0.2)
@@ -62,21 +62,6 @@ class VerdictSummary(BaseModel):
     failed: tuple[str, ...] = ()
     artifact: str = ""
     sha256: str = ""
-
-
-@dataclass(frozen=True)
-class Version:
-    """A registered version as the registry shows it."""
-
-    number: str
-    aliases: tuple[str, ...]
-    created_at: datetime
-    tags: dict[str, str]
-
-    @property
-    def validation(self) -> str:
-        """``passed``, ``failed`` or ``not validated``."""
-        return self.tags.get(VALIDATION_TAG, "not validated")
 
 
 class Registry:
