@@ -121,7 +121,8 @@ def apply(settings: Settings) -> list[str]:
         if same is None:
             stale.append(item)
         elif isinstance(item, FeatureView):
-            same.state = item.state  # else Feast forgets that it is materialized
+            # Else Feast writes it again and forgets that it is materialized.
+            same.state, same.materialization_intervals = item.state, item.materialization_intervals
     before = _registered(store)
     store.apply([*declared.values()], objects_to_delete=stale, partial=False)
     after = _registered(store)
