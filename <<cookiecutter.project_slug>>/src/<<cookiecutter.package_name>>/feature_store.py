@@ -6,9 +6,11 @@ names) and the definitions. Everything that speaks of now reads ``settings.as_of
 
 from __future__ import annotations
 
+import importlib
 import os
 import re
 import runpy
+import warnings
 from contextlib import redirect_stdout
 from dataclasses import dataclass
 from datetime import datetime, timezone
@@ -74,6 +76,19 @@ def repo_config(settings: Settings) -> dict[str, Any]:
     return content
 
 
+def import_feast() -> None:
+    """Import Feast without what it changes in the whole process.
+
+    It shows other libraries' deprecations and puts prometheus_client into another mode.
+    """
+    names = ("PROMETHEUS_MULTIPROCESS_DIR", "PROMETHEUS_MULTIPROC_DIR")
+    added = [name for name in names if name not in os.environ]
+    with warnings.catch_warnings():
+        importlib.import_module("feast")
+    for name in added:
+        os.environ.pop(name, None)
+
+
 def repo_file(settings: Settings) -> Path:
     """The file that names the stores."""
     variant = f".{settings.feature_store}" if settings.feature_store else ""
@@ -82,6 +97,7 @@ def repo_file(settings: Settings) -> Path:
 
 def open_store(settings: Settings, **registry: Any) -> FeatureStore:
     """Connect with the stores; ``registry`` replaces parts of its configuration."""
+    import_feast()
     from feast import FeatureStore
     from feast.repo_config import RepoConfig
 
@@ -97,6 +113,7 @@ def apply(settings: Settings) -> list[str]:
     Returns:
         What changed: one line for each definition.
     """
+    import_feast()
     from feast import Entity, FeatureService, FeatureView
     from feast.data_source import DataSource
 
