@@ -563,7 +563,8 @@ def commands_of_the_page() -> list[list[str]]:
 
 @pytest.mark.xdist_group("mlflow")
 @pytest.mark.parametrize(
-    "longer", [pytest.param(False, id="quick"), pytest.param(True, id="full", marks=slow)]
+    "longer",
+    [pytest.param(False, id="quick", marks=slow), pytest.param(True, id="full", marks=slow)],
 )
 def test_the_page_on_forking_runs_from_top_to_bottom(
     longer: bool,

@@ -51,6 +51,8 @@ def test_another_task_is_two_files(
         shutil.copy(TASKS / task / name, package / name)
 
     program = ("python", "-m", package.name)
+    quick = {"ML_SEARCH_BUDGET": "1", "ML_FOLDS": "1", "ML_BOOTSTRAP_RESAMPLES": "20"}
+    project = RenderedProject(project.path, {**project.environment, **quick})
     for words in ("pipeline run", "registry promote"):
         project.run(*program, *words.split())
     project.run(*program, "registry", "sync")

@@ -40,6 +40,8 @@ NOT_RUN = dict.fromkeys(
     ),
     "makes the place that the commands after it stand in; the fixtures do the same",
 )
+# Of the pages, what each run of the tests reads; the others take minutes.
+EACH_TIME = {"experiments.md"}
 ENDS_WITH = re.compile(r"  # exit code (\d+)$")
 START_SECONDS = 30
 
@@ -55,7 +57,14 @@ ALL_COMMANDS = {command for page in PAGES for command in commands(page)}
 
 
 @pytest.mark.xdist_group("mlflow")
-@pytest.mark.parametrize("page", PAGES, ids=lambda page: page.stem)
+@pytest.mark.parametrize(
+    "page",
+    [
+        pytest.param(page, marks=() if page.name in EACH_TIME else pytest.mark.slow)
+        for page in PAGES
+    ],
+    ids=lambda page: page.stem,
+)
 def test_the_commands_run_in_their_order(
     page: Path, demo: Callable[[str], Demo], tmp_path: Path
 ) -> None:

@@ -57,7 +57,9 @@ def test_the_commands_run_in_their_order(tmp_path: Path) -> None:
         "PATH": f"{tmp_path / 'bin'}:{os.environ['PATH']}",
         "ML_PORT": str(port),
         "ML_HOME": str(tmp_path),
-        "ML_BOOTSTRAP_RESAMPLES": "40",
+        "ML_BOOTSTRAP_RESAMPLES": "20",
+        "ML_SEARCH_BUDGET": "1",
+        "ML_FOLDS": "1",
         "ML_SEARCH_BUDGET": "1",
     }
     console_script(tmp_path / "bin" / PROGRAM)

@@ -74,6 +74,8 @@ class Demo:
             "ML_AS_OF": self.settings.as_of.isoformat(),
             "ML_PROMOTION_DATABASE": self.settings.promotions_uri,
             "MLFLOW_TRACKING_URI": self.settings.tracking_uri,
+            "ML_SEARCH_BUDGET": "2",
+            "ML_BOOTSTRAP_RESAMPLES": "100",
             **self._variables,
         }
 

@@ -45,7 +45,7 @@ def show_settings() -> None:
 
 @app.command()
 def demo(
-    customers: Annotated[int, typer.Option(min=200, help="Simulated customers.")] = 5_000,
+    customers: Annotated[int, typer.Option(min=200, help="Simulated customers.")] = 3_000,
 ) -> None:
     """Run the whole loop with simulated customers, in a folder of its own."""
     from ..demo import run
