@@ -44,7 +44,7 @@ def test_from_data_to_the_served_folder(home: Path) -> None:
     assert "production, staging" in run("registry", "list").output
     assert "first" in run("registry", "history").output
     assert run("registry", "download", str(home / "copy")).exit_code == 0
-    assert json.loads((home / "copy" / "metadata.json").read_text())["parameters"]["max_iter"] == 20
+    assert json.loads((home / "copy" / "metadata.json").read_text())["parameters"]["max_iter"] == 60
 
 
 @pytest.mark.usefixtures("home")

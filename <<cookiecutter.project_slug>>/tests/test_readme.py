@@ -60,7 +60,6 @@ def test_the_commands_run_in_their_order(tmp_path: Path) -> None:
         "ML_BOOTSTRAP_RESAMPLES": "20",
         "ML_SEARCH_BUDGET": "1",
         "ML_FOLDS": "1",
-        "ML_SEARCH_BUDGET": "1",
     }
     console_script(tmp_path / "bin" / PROGRAM)
     ran = []

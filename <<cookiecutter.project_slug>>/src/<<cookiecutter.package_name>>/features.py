@@ -83,13 +83,22 @@ def training_frame(settings: Settings) -> pd.DataFrame:
         features (float32, or text) and the label.
 
     Raises:
-        DataError: the tables are missing, or an example lacks a feature's value.
+        DataError: the tables are missing or nothing is registered, or an example lacks a
+            feature's value.
     """
     labels = pq.read_table(_labels_path(settings))
     order = pa.array(np.arange(labels.num_rows))
     entity_rows = labels.append_column(ORDER, order).to_pandas(types_mapper=_text_as_arrow)
     store = feature_store.open_store(settings)
-    service = store.get_feature_service(FEATURE_SERVICE)
+    from feast.errors import FeatureServiceNotFoundException
+
+    try:
+        service = store.get_feature_service(FEATURE_SERVICE)
+    except FeatureServiceNotFoundException as error:
+        raise DataError(
+            f"the feature store of {settings.home.resolve()} does not know {FEATURE_SERVICE}: run "
+            "`features apply`"
+        ) from error
     table = store.get_historical_features(entity_rows, service).to_arrow()
     if table.num_rows != labels.num_rows:
         raise DataError(
