@@ -84,7 +84,8 @@ def import_feast() -> None:
     names = ("PROMETHEUS_MULTIPROCESS_DIR", "PROMETHEUS_MULTIPROC_DIR")
     added = [name for name in names if name not in os.environ]
     with warnings.catch_warnings():
-        importlib.import_module("feast")
+        for name in ("prometheus_client", "feast"):  # the first keeps the mode it is imported in
+            importlib.import_module(name)
     for name in added:
         os.environ.pop(name, None)
 
