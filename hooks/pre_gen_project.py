@@ -124,11 +124,11 @@ kfp_pipeline_spec kfp_server_api kiwisolver kubernetes kubernetes_validate lambd
 lib2to3 librt license_expression linecache litestar litestar_htmx locale locket logging logs lpt0
 lpt1 lpt2 lpt3 lpt4 lpt5 lpt6 lpt7 lpt8 lpt9 lzma mailbox mailcap mako mako_render markdown_it
 markdown_it_py markupsafe marshal match math matplotlib mdurl mimetypes ml_dtypes mlflow
-mlflow_skinny mlflow_tracing mmap mmh3 modulefinder moto moto_proxy moto_server mpl_toolkits mpmath
-msgpack msgspec msilib msvcrt multidict multipart multiprocessing mypy mypy_extensions mypyc
-narwhals netrc networkx nis nltk nntplib nodeenv none nonlocal normalizer not nt ntpath nturl2path
-nul numbers numpy numpy_config oauthlib onnx onnxruntime onnxruntime_test opcode
-openapi_schema_validator openapi_spec_validator opentelemetry opentelemetry_api
+mlflow_server mlflow_skinny mlflow_tracing mmap mmh3 modulefinder monitoring moto moto_proxy
+moto_server mpl_toolkits mpmath msgpack msgspec msilib msvcrt multidict multipart multiprocessing
+mypy mypy_extensions mypyc narwhals netrc networkx nis nltk nntplib nodeenv none nonlocal normalizer
+not nt ntpath nturl2path nul numbers numpy numpy_config oauthlib onnx onnxruntime onnxruntime_test
+opcode openapi_schema_validator openapi_spec_validator opentelemetry opentelemetry_api
 opentelemetry_bootstrap opentelemetry_instrument opentelemetry_instrumentation opentelemetry_proto
 opentelemetry_sdk opentelemetry_util_http operator optparse or os ossaudiodev packageurl
 packageurl_python packaging packaging_legacy_version pandas pandas_stubs pandera parsy partd pass
