@@ -82,12 +82,12 @@ def for_cluster(settings: Settings, host: str = "") -> Settings:
         kubeflow_namespace="ml",
         kubeflow_service_account="pipeline",
         pipeline_root="s3://bucket/pipelines",
-        pipeline_secret="stores",
+        pipeline_secret="stores",  # pragma: allowlist secret
         pipeline_secret_keys=["MLFLOW_TRACKING_URI", "AWS_SECRET_ACCESS_KEY"],
         pipeline_image="registry.example/jobs@sha256:" + "0" * 64,
         pipeline_accelerator="nvidia.com/gpu",
         raw_data="s3://bucket/raw",
-        promotion_database="postgresql://user:password@db/promotions",
+        promotion_database="postgresql://user:password@db/promotions",  # pragma: allowlist secret
         search_budget=3,
     )
 

@@ -23,7 +23,7 @@ from .services import Postgres, Service, free_port, running
 
 KEYS = {
     "AWS_ACCESS_KEY_ID": "key",
-    "AWS_SECRET_ACCESS_KEY": "word",
+    "AWS_SECRET_ACCESS_KEY": "word",  # pragma: allowlist secret
     "AWS_DEFAULT_REGION": "us-east-1",
 }
 
