@@ -26,7 +26,11 @@ import pandas as pd
 from <<cookiecutter.package_name>>.database import connect
 from <<cookiecutter.package_name>>.monitoring import outputs
 from <<cookiecutter.package_name>>.monitoring.counting import count, profile_rows, sample_rows
-from <<cookiecutter.package_name>>.monitoring.drift import ColumnVerdict, judge_columns, parquet_rows
+from <<cookiecutter.package_name>>.monitoring.drift import (
+    ColumnVerdict,
+    judge_columns,
+    parquet_rows,
+)
 from <<cookiecutter.package_name>>.schema import Feature, Signature
 from <<cookiecutter.package_name>>.settings import Settings
 

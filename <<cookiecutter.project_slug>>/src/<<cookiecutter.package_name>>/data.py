@@ -28,7 +28,6 @@ from .settings import Settings
 KEY = "customer_id"
 LABEL = "buys_within_30_days"
 HORIZON = timedelta(days=30)
-TTL = timedelta(days=2)
 
 FEATURES = (
     Feature(name="avg_purchase_amount", minimum=0, description="Mean amount of a purchase day."),
@@ -42,6 +41,8 @@ FEATURES = (
     Feature(name="gap_variation", description="Deviation of the gaps over their mean; 0: regular."),
     Feature(name="recency_over_usual_gap", description="Above 1: later than the rhythm has it."),
 )
+
+TTL = timedelta(days=2)
 
 MOST_EXAMPLE_TIMES = 12
 LEAST_HISTORY = timedelta(days=60)
