@@ -166,7 +166,8 @@ def test_users_fill_the_slots_evenly() -> None:
 
 
 def test_the_split_is_as_the_weights_say() -> None:
-    counts = Counter(experiment("0.5", "0.3", "0.2").assign(user).name for user in USERS)
+    split = experiment("0.5", "0.3", "0.2")
+    counts = Counter(split.assign(user).name for user in USERS)
     expected = {"control": 10_000, "treatment": 6_000, "third": 4_000}
     assert sum((counts[name] - n) ** 2 / n for name, n in expected.items()) < 18.4  # p = 1e-4
 

@@ -270,6 +270,20 @@ def test_the_measure_follows_the_task(settings: Settings) -> None:
         analyse(settings, test, SIGNATURES["regression"], "conversion")
 
 
+def test_answers_of_an_earlier_task_beside_do_not_matter(settings: Settings) -> None:
+    """A log that holds classes in text too has a text column of predictions."""
+    earlier, test = experiment("0.5", "0.5", name="earlier"), experiment("0.5", "0.5")
+    rows = answered(test, 100, {"control": 0.5, "treatment": 0.5})
+    write_log(settings, test, rows.assign(prediction=rows["outcome"] + 2.0))
+    other = settings.model_copy(update={"home": settings.home / "other"})
+    write_log(other, earlier, rows.assign(prediction="yes"))
+    for folder in ("days", "feedback"):
+        source = other.prediction_log_dir / folder / "2026-03-01" / "a.parquet"
+        source.rename(settings.prediction_log_dir / folder / "2026-03-01" / "b.parquet")
+    report = analyse(settings, test, SIGNATURES["regression"])
+    assert [arm.figure for arm in report.arms] == [2.0, 2.0]
+
+
 def test_a_log_without_rows_says_what_to_do(settings: Settings) -> None:
     test = experiment("0.5", "0.5")
     with pytest.raises(ExperimentError, match="run `log compact` first"):

@@ -264,7 +264,7 @@ def _expression(measure: Measure, signature: Signature) -> str:
     if measure == "accuracy":
         return f"(TRY_CAST(f.outcome AS {kind}) = TRY_CAST(r.prediction AS {kind}))::DOUBLE"
     outcome = "TRY_CAST(f.outcome AS DOUBLE)"
-    return outcome if measure == "mean" else f"abs({outcome} - r.prediction)"
+    return outcome if measure == "mean" else f"abs({outcome} - TRY_CAST(r.prediction AS DOUBLE))"
 
 
 def _read(
