@@ -651,6 +651,7 @@ def make_it_0_3_0(template: Path) -> None:
     """A release that renames a module and deletes tests."""
     package = template / "src" / PACKAGE
     (package / "profiling.py").rename(package / "profiles.py")
-    for path in (package / "training.py", template / "tests" / "trained.py"):
-        edit(path, ".profiling import", ".profiles import")
+    for path in template.rglob("*.py"):
+        if ".profiling import" in path.read_text(encoding="utf-8"):
+            edit(path, ".profiling import", ".profiles import")
     (template / "tests" / "test_promotions.py").unlink()
