@@ -25,6 +25,7 @@ from processes import run
 from projects import ROOT, SLUG, RenderedProject, require_program
 from test_project_pages import after_the_demo
 
+pytestmark = pytest.mark.slow
 RENDERED = ROOT / TEMPLATE_NAME / ".github" / "workflows"
 OWN = ROOT / ".github" / "workflows"
 PROGRAM = f".venv/bin/{SLUG}"

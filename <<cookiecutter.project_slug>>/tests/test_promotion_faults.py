@@ -46,7 +46,7 @@ class Place:
         )
 
 
-@pytest.fixture(params=["sqlite", "postgresql"])
+@pytest.fixture(params=["sqlite", pytest.param("postgresql", marks=pytest.mark.slow)])
 def place(request: pytest.FixtureRequest, tmp_path: Path, empty_store: Path) -> Iterator[Place]:
     if request.param == "sqlite":
         store = f"sqlite:///{shutil.copy(empty_store, tmp_path)}"
