@@ -48,7 +48,7 @@ RUN_ELSEWHERE = {
 }
 # Commands that nothing here can run, with the reason; docs/deploying.md says the same.
 NOT_RUN = {
-    f"{PROGRAM} pipeline submit": "asks a Kubeflow cluster; tests/test_pipeline.py of the project "
+    f"{PROGRAM} pipeline submit": "asks a Kubeflow cluster; tests/test_kubeflow.py of the project "
     "submits to a stand-in of its API",
 }
 # The template's own: what is not run by the test named.

@@ -8,6 +8,9 @@ from typing import Any
 import kubernetes_validate
 import pytest
 import yaml
+from typer.main import get_command
+
+from <<cookiecutter.package_name>>.cli import app
 
 from ..services import require_program
 from .files import DEPLOY, PROJECT, SLUG, load, run
@@ -142,6 +145,17 @@ def test_production_survives_the_loss_of_a_node(production: Objects) -> None:
     assert scaler["minReplicas"] == 3
     assert production["PodDisruptionBudget", "server"]["spec"]["maxUnavailable"] == 1
     assert "replicas" not in production["Deployment", "server"]["spec"]
+
+
+def test_commands_of_containers_exist(production: Objects) -> None:
+    for pod in pods(production):
+        for container in [*pod.get("initContainers", []), *pod["containers"]]:
+            command: Any = get_command(app)
+            for word in container["args"]:
+                if hasattr(command, "commands"):
+                    command = command.commands[word]
+                elif word.startswith("--"):
+                    assert any(word in parameter.opts for parameter in command.params), word
 
 
 def test_settings_exist(production: Objects) -> None:
