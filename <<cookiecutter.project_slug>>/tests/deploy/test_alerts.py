@@ -9,18 +9,19 @@ from ..services import require_program
 from .files import DEPLOY, PROJECT, load, run
 
 RULES = DEPLOY / "prometheus" / "rules.yml"
+CASES = sorted((DEPLOY / "prometheus").glob("*_test.yml"))
 ALERTS = [rule for group in load(RULES)["groups"] for rule in group["rules"] if "alert" in rule]
 
 
 def test_the_rules_fire_when_they_should_and_only_then() -> None:
     promtool = require_program("promtool")
     run(promtool, "check", "rules", RULES)
-    run(promtool, "test", "rules", DEPLOY / "prometheus" / "rules_test.yml")
+    run(promtool, "test", "rules", *CASES)
 
 
 def test_every_alert_has_a_test_that_it_fires_and_one_that_it_does_not() -> None:
     fires: dict[str, set[bool]] = {}
-    for case in load(DEPLOY / "prometheus" / "rules_test.yml")["tests"]:
+    for case in [case for path in CASES for case in load(path)["tests"]]:
         for expected in case.get("alert_rule_test", []):
             fires.setdefault(expected["alertname"], set()).add(bool(expected["exp_alerts"]))
     assert fires == {rule["alert"]: {True, False} for rule in ALERTS}

@@ -23,7 +23,6 @@ from <<cookiecutter.package_name>>.settings import Settings
 from ..bundles import Models, publish, rows_of
 from ..monitoring.conftest import Drifting
 from ..services import Service, free_port, require_program
-from ..services import running as running_service
 from ..serving.test_server_process import running as running_server
 from .files import DEPLOY, load
 
@@ -80,10 +79,17 @@ def configuration(folder: Path, ports: dict[str, int]) -> Path:
     return path
 
 
+def get(prometheus: Service, path: str) -> bytes:
+    with build_opener(ProxyHandler({})).open(
+        f"http://{prometheus.address}{path}", timeout=10
+    ) as answer:
+        content: bytes = answer.read()
+    return content
+
+
 def ask(prometheus: Service, query: str) -> list[Any]:
-    address = f"http://{prometheus.address}/api/v1/query?{urlencode({'query': query})}"
-    with build_opener(ProxyHandler({})).open(address, timeout=10) as answer:
-        result: list[Any] = json.load(answer)["data"]["result"]
+    answer = json.loads(get(prometheus, f"/api/v1/query?{urlencode({'query': query})}"))
+    result: list[Any] = answer["data"]["result"]
     return result
 
 
@@ -100,7 +106,9 @@ def test_every_query_has_an_answer(tmp_path: Path, drift_metrics: int) -> None:
         scraped = configuration(tmp_path, {"server": server.port, "drift": drift_metrics})
         command = [program, f"--config.file={scraped}", f"--web.listen-address=127.0.0.1:{port}"]
         command += [f"--storage.tsdb.path={tmp_path / 'tsdb'}"]
-        with running_service(Service(command, port, tmp_path / "prometheus.log")) as prometheus:
+        prometheus = Service(command, port, tmp_path / "prometheus.log")
+        try:
+            prometheus.start(lambda: get(prometheus, "/-/ready"))
             wanted = {query for query in queries() if OF_THE_CLUSTER not in query}
             give_up = time.monotonic() + SECONDS
             while wanted and time.monotonic() < give_up:
@@ -113,6 +121,8 @@ def test_every_query_has_an_answer(tmp_path: Path, drift_metrics: int) -> None:
                 ask(prometheus, query)
             alerts = {rule["metric"]["alertname"] for rule in ask(prometheus, "ALERTS")}
             assert alerts <= {"DriftDetected"}
+        finally:
+            prometheus.stop()
 
 
 def test_it_shows_what_it_has_to() -> None:
