@@ -57,6 +57,7 @@ OWN_COMMANDS = {
     "make test-all": "by hand and nightly: the same with the long tests",
     "make rendered": "test_release.py",
     "make refresh": "takes what is newest on that day; test_constraints.py tests its parts",
+    'make "$TARGET"': "test-all and refresh, as above",
     "make check-project": "test_the_matrix_checks_a_project",
     "gh auth setup-git": "asks GitHub",
     "git push origin rendered": "asks GitHub; test_release.py pushes to a repository of its own",
@@ -132,6 +133,9 @@ def test_the_commands_of_a_projects_workflow_run(
     require_program("kubectl")
     found = list(steps(workflow))
     assert found
+    if workflow.stem == "promote":  # the demo ends with its newest version in production
+        words = ("registry", "rollback", "--reason", "a test")
+        project.run(PROGRAM, *words, ML_HOME="demo")
     for job, step in found:
         command = step["run"].strip()
         if command in RUN_ELSEWHERE or command in NOT_RUN:

@@ -43,7 +43,7 @@ def test_postgresql_s3_and_the_server_going_away(
             "s3",
             endpoint_url=endpoint,
             aws_access_key_id="key",
-            aws_secret_access_key="word",
+            aws_secret_access_key="word",  # pragma: allowlist secret
             region_name="us-east-1",
         )
         client.create_bucket(Bucket="models")
