@@ -54,6 +54,11 @@ def build(target: str, *options: str | Path) -> str:
 
 @pytest.fixture(scope="module", autouse=True)
 def _engine() -> None:
+    docker_is_ready()
+
+
+def docker_is_ready() -> None:
+    """Skip where no engine answers or the base image is not to be had."""
     if shutil.which("docker") is None or docker("info", check=False).returncode:
         pytest.skip("no container engine answers `docker info`")
     if docker("image", "inspect", BASE, check=False).returncode:
