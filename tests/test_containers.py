@@ -44,8 +44,8 @@ def test_images_and_services_work_in_containers(
 ) -> None:
     project = rendered_with_environment("mlflow")
     files = [f"tests/deploy/test_{name}.py" for name in ("image", "stack", "compose")]
-    words = (project.python, "-m", "pytest", "-q", "-m", "", *files)
-    result = run(*words, cwd=project.path, env=engine)
+    pytest_slow = ("-m", "pytest", "-q", "-m", "")
+    result = run(project.python, *pytest_slow, *files, cwd=project.path, env=engine)
     assert "skipped" not in result.stdout, result.stdout
 
 
