@@ -21,7 +21,7 @@ from .test_image import BASE, NETWORK, Container, docker_is_ready
 pytestmark = [pytest.mark.slow, pytest.mark.xdist_group("images")]
 
 NAMES = ("server", "registry-sync", "features", "mlflow", "drift")
-PASSWORD = "a-test-password"
+PASSWORD = "a-test-password"  # pragma: allowlist secret
 
 
 class Stack:
