@@ -318,7 +318,8 @@ def measure(server: Server, folder: Path, connections: int, seconds: int) -> Non
     address = f"http://127.0.0.1:{server.port}"
     used = cpu_seconds(server.process.pid)
     output = subprocess.run(
-        ["wrk", "-t1", f"-c{connections}", f"-d{seconds}s", "-s", "load.lua", address],
+        ["wrk", "-t1", f"-c{connections}", f"-d{seconds}s", "--timeout", "30s"]
+        + ["-s", "load.lua", address],
         cwd=folder,
         env=environment,
         capture_output=True,
