@@ -6,9 +6,10 @@ came, the body replayed: invalid values, odd content types, a forced variant, a 
 body or a load beyond the limits, a wrong key. So each check and each message has one home, the
 plain route and its middleware, and here stand only the checks that let a request pass.
 
-Requests that arrive within one turn of the event loop are scored by one call of the model; one
-that comes alone is scored at once. A row is written once, into the float32 block that is the
-model's input, the source of the metrics and of the prediction log alike.
+While requests come together, they wait for the end of the event loop's next turn and are scored by
+one call of the model: a call has its price whatever the number of rows. One that comes alone is
+scored at once. A row is written once, into the float32 block that is the model's input, the source
+of the metrics and of the prediction log alike.
 """
 
 from __future__ import annotations
@@ -31,6 +32,8 @@ from .router import Route
 from .store import Answer, Lineup, ModelStore, finite_rows
 
 BLOCK_ROWS = 256
+# Turns of the event loop with one request each, after which requests no longer wait for others.
+TURNS_UNTIL_ALONE = 32
 LARGEST_BODY_IN_EVENT_LOOP = 4_096
 JSON = (b"content-type", b"application/json")
 VARIANT_HEADER = b"x-variant"
@@ -117,12 +120,11 @@ class Lane:
             scores = scorer.scores(self._blocks(first, last))
         except Exception:  # the plain route meets it again, and answers and logs it
             scores = np.full((last - first, *self._shape), np.nan, np.float32)
-        answers: list[Answer | None] = list(scorer.answers(scores))
-        within = np.abs(scores) < self.model.compiled.limit
-        if not within.all():
-            taken = np.all(within.reshape(last - first, -1), axis=1)
-            scores[~taken] = np.nan
-            answers = [found if ok else None for found, ok in zip(answers, taken, strict=True)]
+        limit, part = self.model.compiled.limit, 1 if self._shape else 0
+        found: list[Any] = scorer.answers(scores)
+        answers = [answer if abs(answer[part]) < limit else None for answer in found]
+        if None in answers:
+            scores[[answer is None for answer in answers]] = np.nan
         self._scores.append(scores)
         self._ended += [perf_counter()] * (last - first)
         return answers
@@ -197,7 +199,7 @@ class FastPath:
         self._lineup: Lineup | None = None
         self._lanes: dict[Route, Lane] = {}
         self._in_turn = 0
-        self._crowded = False
+        self._crowded_turns = 0
         recorder.sources.append(self.flush)
 
     async def __call__(self, scope: Scope, receive: Receive, send: Send) -> None:
@@ -279,8 +281,9 @@ class FastPath:
         place = lane.add(request.features, request_id, request.user_id, began)
         self._in_turn += 1
         if self._in_turn == 1:
-            asyncio.get_running_loop().call_soon(self._end_turn)
-        if self._crowded or lane.waiting:
+            end = self._next_turn if self._crowded_turns else self._end_turn
+            asyncio.get_running_loop().call_soon(end)
+        if self._crowded_turns or lane.waiting:
             if lane.waiting is None:
                 lane.waiting = asyncio.get_running_loop().create_future()
             answers = await lane.waiting
@@ -291,8 +294,12 @@ class FastPath:
             return None
         return encode(One(*found, lane.model.version, route.variant, request_id))
 
+    def _next_turn(self) -> None:
+        asyncio.get_running_loop().call_soon(self._end_turn)
+
     def _end_turn(self) -> None:
-        self._crowded = self._in_turn > 1
+        crowded = self._in_turn > 1
+        self._crowded_turns = TURNS_UNTIL_ALONE if crowded else max(0, self._crowded_turns - 1)
         self._in_turn = 0
         for lane in self._lanes.values():
             lane.answer_waiting()
