@@ -50,6 +50,7 @@ FEATURES = 10
 KEY = "a-key-of-the-benchmark"
 NOTHING = "FastAPI route that does nothing"
 OURS = "this server"
+TWO_WORKERS = f"{OURS}, two workers, as many connections each"
 # Measured on 2 cores at 16 connections with the same forest (2026-11); not run here.
 QUOTED = {
     "MLServer, ONNX, tuned (quoted)": 1_621,
@@ -137,6 +138,7 @@ class Server:
     wrapped: bool = False
     port: int = 0
     process: subprocess.Popen[bytes] | None = None
+    workers: int = 1
     runs: dict[int, list[dict[str, float]]] = field(default_factory=dict)
 
     def median(self, connections: int, figure: str) -> float:
@@ -236,7 +238,7 @@ def contenders(folder: Path) -> list[Server]:
         Server(OURS, ours, home),
         Server(f"{OURS}, without the log", ours, {**home, "ML_LOG_PREDICTIONS": "false"}),
         Server(f"{OURS}, with an API key", ours, {**home, "ML_API_KEYS": KEY}),
-        Server(f"{OURS}, two workers", ours, {**home, "ML_WORKERS": "2"}),
+        Server(TWO_WORKERS, ours, {**home, "ML_WORKERS": "2"}, workers=2),
         Server("plain FastAPI with ONNX Runtime", [*uvicorn, "plain_onnx:app"]),
         Server("the note's server", [*uvicorn, "note:app"]),
         *(
@@ -316,10 +318,10 @@ def measure(server: Server, folder: Path, connections: int, seconds: int) -> Non
         "ADDRESS": server.path,
     }
     address = f"http://127.0.0.1:{server.port}"
+    sent_over = connections * (server.workers if connections > 1 else 1)
     used = cpu_seconds(server.process.pid)
     output = subprocess.run(
-        ["wrk", "-t1", f"-c{connections}", f"-d{seconds}s", "--timeout", "30s"]
-        + ["-s", "load.lua", address],
+        ["wrk", "-t1", f"-c{sent_over}", f"-d{seconds}s", "--timeout=30s", "-sload.lua", address],
         cwd=folder,
         env=environment,
         capture_output=True,

@@ -329,7 +329,10 @@ class FastPath:
         if found is None:
             return None
         blocks, scores, answer = found
-        self._recorder.record_batch(lineup, route, request_id, began, blocks, scores)
+        record = self._recorder.record_batch
+        asyncio.get_running_loop().call_soon(  # the answer goes first
+            record, lineup, route, request_id, began, blocks, scores
+        )
         return answer
 
 
