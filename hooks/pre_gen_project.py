@@ -108,22 +108,22 @@ dateutil dbm decimal def defusedxml del deploy deprecation detect_secrets detect
 difflib dill dis dist distlib distro distutils dmypy docker docs docstring_parser doctest
 doesitcache dotenv dsl_compile duckdb dynaconf elif else email encodings ensurepip enum errno
 evidently except exceptiongroup execnet f2py faker false fastapi fastapi_offline faulthandler fcntl
-feast feast_mcp feature_stores filecmp fileinput filelock finally flask flask_cors flatbuffers
-fnmatch fonttools for formulaic fractions from frozenlist fsspec ftplib functools gc genericpath
-getopt getpass gettext git gitdb gitpython glob global google google_api_core google_auth
-google_cloud_core google_cloud_storage google_crc32c google_resumable_media googleapis_common_protos
-graphene graphlib graphql graphql_core graphql_relay greenlet greenlet_stubs grp gunicorn gunicornc
-gzip h11 harfile hashlib heapq hiredis hmac homes html http httpcore httpcore2 httptools httpx
-httpx2 httpx2_jsfetch huey huey_consumer humanfriendly hypothesis hypothesis_graphql ibis
-ibis_framework identify identify_cli idlelib idna if imaplib imghdr imp import importlib
-importlib_metadata importlib_resources in iniconfig inspect interface_meta io ipaddress is isympy
-iterative_telemetry itertools itsdangerous jinja2 jmespath joblib joserfc json jsondiff jsonpatch
-jsonpatch_cli jsonpatch_stubs jsonpath_ng jsonpointer jsonpointer_stubs jsonschema jsonschema_path
-jsonschema_rs jsonschema_specifications jupyterlab_plotly jwt keyword kfp kfp_kubernetes
-kfp_pipeline_spec kfp_server_api kiwisolver kubernetes kubernetes_validate lambda lazy_object_proxy
-lib2to3 librt license_expression linecache litestar litestar_htmx locale locket logging logs lpt0
-lpt1 lpt2 lpt3 lpt4 lpt5 lpt6 lpt7 lpt8 lpt9 lzma mailbox mailcap mako mako_render markdown_it
-markdown_it_py markupsafe marshal match math matplotlib mdurl mimetypes ml_dtypes mlflow
+feast feast_mcp feature_stores filecmp fileinput filelock finally flask flask_cors flask_wtf
+flatbuffers fnmatch fonttools for formulaic fractions from frozenlist fsspec ftplib functools gc
+genericpath getopt getpass gettext git gitdb gitpython glob global google google_api_core
+google_auth google_cloud_core google_cloud_storage google_crc32c google_resumable_media
+googleapis_common_protos graphene graphlib graphql graphql_core graphql_relay greenlet
+greenlet_stubs grp gunicorn gunicornc gzip h11 harfile hashlib heapq hiredis hmac homes html http
+httpcore httpcore2 httptools httpx httpx2 httpx2_jsfetch huey huey_consumer humanfriendly hypothesis
+hypothesis_graphql ibis ibis_framework identify identify_cli idlelib idna if imaplib imghdr imp
+import importlib importlib_metadata importlib_resources in iniconfig inspect interface_meta io
+ipaddress is isympy iterative_telemetry itertools itsdangerous jinja2 jmespath joblib joserfc json
+jsondiff jsonpatch jsonpatch_cli jsonpatch_stubs jsonpath_ng jsonpointer jsonpointer_stubs
+jsonschema jsonschema_path jsonschema_rs jsonschema_specifications jupyterlab_plotly jwt keyword kfp
+kfp_kubernetes kfp_pipeline_spec kfp_server_api kiwisolver kubernetes kubernetes_validate lambda
+lazy_object_proxy lib2to3 librt license_expression linecache litestar litestar_htmx locale locket
+logging logs lpt0 lpt1 lpt2 lpt3 lpt4 lpt5 lpt6 lpt7 lpt8 lpt9 lzma mailbox mailcap mako mako_render
+markdown_it markdown_it_py markupsafe marshal match math matplotlib mdurl mimetypes ml_dtypes mlflow
 mlflow_server mlflow_skinny mlflow_tracing mmap mmh3 modulefinder monitoring moto moto_proxy
 moto_server mpl_toolkits mpmath msgpack msgspec msilib msvcrt multidict multipart multiprocessing
 mypy mypy_extensions mypyc narwhals netrc networkx nis nltk nntplib nodeenv none nonlocal normalizer
@@ -154,8 +154,9 @@ ttx tty turtle turtledemo typeguard typer types types_greenlet types_pytz typing
 typing_inspect typing_inspection tzdata ujson ujson_stubs unicodedata unittest urllib urllib3 uu
 uuid uuid6 uv uvicorn uvicorn_worker uvloop vendor_licenses venv virtualenv waitress wandb warnings
 watchdog watchfiles watchmedo wave wb wcwidth weakref webbrowser websocket websocket_client
-websockets werkzeug wheel while winreg winsound with wrapt wrapt_stubs wsdump wsgiref xdist xdrlib
-xml xmlrpc xmltodict xxhash yaml yarl yield zipapp zipfile zipimport zipp zizmor zlib zoneinfo
+websockets werkzeug wheel while winreg winsound with wrapt wrapt_stubs wsdump wsgiref wtforms xdist
+xdrlib xml xmlrpc xmltodict xxhash yaml yarl yield zipapp zipfile zipimport zipp zizmor zlib
+zoneinfo
 """
 RESERVED = frozenset(RESERVED_WORDS.split())
 

@@ -25,11 +25,12 @@ os.environ.setdefault("MLFLOW_SUPPRESS_PRINTING_URL_TO_STDOUT", "true")
 
 import mlflow
 
-__all__ = ["connect", "mlflow"]
+__all__ = ["connect", "is_refusal", "mlflow"]
 
 # It warns at each model that the environment has no pip, which uv does not install.
 logging.getLogger("mlflow.utils.environment").setLevel(logging.ERROR)
 
+REFUSALS = ("UNAUTHENTICATED", "PERMISSION_DENIED")
 DATABASES = ("sqlite", "postgresql", "mysql", "mssql")
 FIRST_REQUEST = {"MLFLOW_HTTP_REQUEST_MAX_RETRIES": "1", "MLFLOW_HTTP_REQUEST_TIMEOUT": "10"}
 
@@ -42,7 +43,7 @@ def connect(settings: Settings) -> Any:
 
     Raises:
         ConnectionError: the server does not answer, or not as an MLflow server does.
-        ProjectError: the experiment was deleted.
+        ProjectError: the server refuses the user, or the experiment was deleted.
     """
     uri = settings.tracking_uri
     # MLflow writes the store and experiment into the environment, where the next Settings() would
@@ -56,10 +57,15 @@ def connect(settings: Settings) -> Any:
         client = mlflow.MlflowClient()
         try:
             experiment = _experiment_id(client, settings)
-        except mlflow.exceptions.RestException:
-            raise
         except mlflow.exceptions.MlflowException as error:
-            if _is_database(uri):
+            if error.error_code in REFUSALS:
+                user = os.environ.get("MLFLOW_TRACKING_USERNAME")
+                raise ProjectError(
+                    f"the MLflow server {uri} with MLFLOW_TRACKING_USERNAME={user!r} refuses the "
+                    f"request ({error.error_code}): set the name and MLFLOW_TRACKING_PASSWORD, or "
+                    "MLFLOW_TRACKING_TOKEN, in the environment to what the server knows"
+                ) from error
+            if _is_database(uri) or is_refusal(error):
                 raise
             raise ConnectionError(
                 f"MLFLOW_TRACKING_URI={uri} does not answer as an MLflow server ({error}): "
@@ -67,6 +73,12 @@ def connect(settings: Settings) -> Any:
             ) from error
         mlflow.set_experiment(experiment_id=experiment)
     return client
+
+
+def is_refusal(error: Exception) -> bool:
+    """Whether MLflow answered, and said no; otherwise it may have gone away."""
+    rest = mlflow.exceptions.RestException
+    return isinstance(error, rest) or getattr(error, "error_code", None) in REFUSALS
 
 
 def _create_database(path: Path) -> None:
