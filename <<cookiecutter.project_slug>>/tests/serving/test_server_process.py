@@ -17,7 +17,11 @@ from typing import Any
 import numpy as np
 import pytest
 
+from <<cookiecutter.package_name>>.bundle import read_bundle
+from <<cookiecutter.package_name>>.holdout import read_holdout
+from <<cookiecutter.package_name>>.registry import Registry
 from <<cookiecutter.package_name>>.settings import Settings
+from <<cookiecutter.package_name>>.trained_model import BUNDLE_FOLDER, EVALUATION_FILE
 
 from ..bundles import Models, publish
 from ..services import free_port
@@ -136,6 +140,31 @@ def assert_reload_fails_no_request(server: Server, settings: Settings, models: M
     assert {status for status, _ in found} == {200}
     versions = [version for _, version in found]
     assert versions == sorted(versions)
+
+
+def test_a_rollback_reaches_the_server_without_a_restart(registry: Registry, good: Path) -> None:
+    row = {"features": one_row(good)}
+    for _ in range(2):
+        registry.promote(registry.register(good).number, reason="a test", force=True)
+    registry.sync()
+    with running(registry._settings) as server:
+        server.wait_for("/ready", 200)
+        before = server.call("POST", "/predict", row)[1]
+        assert registry.rollback("slower").number == "1"
+        registry.sync()
+        end = time.monotonic() + 10
+        while (after := server.call("POST", "/predict", row)[1])["model_version"] != "1":
+            assert time.monotonic() < end
+            time.sleep(0.01)
+        assert stop(server).count("Started server process") == 1
+    assert before["model_version"] == "2"
+    assert after["confidence"] == before["confidence"]
+
+
+def one_row(folder: Path) -> list[Any]:
+    bundle = read_bundle(folder / BUNDLE_FOLDER)
+    rows = read_holdout(folder / EVALUATION_FILE, bundle.signature).features
+    return rows[list(bundle.signature.names)].astype(object).iloc[0].tolist()
 
 
 def test_several_workers_start_and_stop(settings: Settings, models: Models) -> None:
