@@ -25,7 +25,7 @@ from .errors import ProjectError
 from .experiment import read_experiment
 from .holdout import Holdout, read_holdout
 from .logged_model import BUNDLE_PATH, EVALUATION_PATH, REPORTS_PATH, log_model
-from .mlflow_client import connect, mlflow
+from .mlflow_client import connect, is_refusal, mlflow
 from .promotions import (
     INTENDED,
     UNDONE,
@@ -37,6 +37,7 @@ from .promotions import (
 )
 from .served_models import PRODUCTION, add_version, write_aliases
 from .settings import Settings
+from .tracking import mirror
 from .trained_model import BUNDLE_FOLDER, EVALUATION_FILE, MODEL_URI_FILE, REPORTS_FOLDER
 from .versions import VALIDATION_TAG, Version
 
@@ -98,7 +99,7 @@ class Registry:
             tags=_lineage_tags(bundle),
         )
         self._client.set_registered_model_alias(self._name, STAGING, created.version)
-        return self.version(str(created.version))
+        return self._mirrored(self.version(str(created.version)))
 
     def versions(self) -> list[Version]:
         """Every version, newest first."""
@@ -192,7 +193,8 @@ class Registry:
                 _require_passed(version, current)
             action: Action = "force" if force else "promote"
             self._move(record, action, current, version.number, reason)
-        return replace(version, aliases=tuple(sorted((*version.aliases, PRODUCTION))))
+        aliased = replace(version, aliases=tuple(sorted((*version.aliases, PRODUCTION))))
+        return self._mirrored(aliased)
 
     def rollback(self, reason: str = "") -> Version:
         """Point ``production`` back at the version before; once more goes back one further.
@@ -211,7 +213,7 @@ class Registry:
                     "moved by other means; promote the version you want"
                 )
             self._move(record, "rollback", current, earlier[-2], reason)
-        return self.version(PRODUCTION)
+        return self._mirrored(self.version(PRODUCTION))
 
     def history(self) -> list[Move]:
         """Every move of production, oldest first."""
@@ -288,6 +290,10 @@ class Registry:
             (folder / name).write_text(text, encoding="utf-8")
         return [folder / name for name in contents]
 
+    def _mirrored(self, version: Version) -> Version:
+        mirror(self._settings, version)
+        return version
+
     def _serve(self, numbers: set[str]) -> None:
         for number in sorted(numbers):
             with self._files(number) as files:
@@ -331,10 +337,10 @@ class Registry:
         number = record.intend(action, current, to, reason)
         try:
             self._client.set_registered_model_alias(self._name, PRODUCTION, to)
-        except mlflow.exceptions.RestException:
-            record.settle(number, done=False)  # refused: it cannot have moved
-            raise
         except mlflow.exceptions.MlflowException as error:
+            if is_refusal(error):
+                record.settle(number, done=False)
+                raise PromotionError(f"MLflow refuses to move production: {error}") from error
             raise PromotionError(
                 f"MLflow did not answer ({error}): whether production is version {to} now is "
                 "settled by the next promotion, which may be this one again"

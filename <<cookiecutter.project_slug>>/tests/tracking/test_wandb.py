@@ -18,10 +18,13 @@ import pandas as pd
 import pytest
 import wandb
 from pydantic import ValidationError
+from typer.testing import CliRunner
 from wandb.proto.wandb_internal_pb2 import Record
 
+from <<cookiecutter.package_name>> import cli
 from <<cookiecutter.package_name>>.bundle import RunReference, read_bundle
 from <<cookiecutter.package_name>>.errors import ProjectError
+from <<cookiecutter.package_name>>.registry import Registry
 from <<cookiecutter.package_name>>.settings import Settings
 from <<cookiecutter.package_name>>.tracking import start_run, where_to_look
 from <<cookiecutter.package_name>>.tracking import wandb as tracker
@@ -334,3 +337,50 @@ def test_the_mode_may_stand_in_the_env_file(
         start_run(Settings(home=tmp_path), "online"),
     ):
         pass
+
+
+@pytest.fixture
+def closed_port(monkeypatch: pytest.MonkeyPatch) -> Iterator[None]:
+    """Online, with a key and a service that does not answer."""
+    monkeypatch.setattr(tracker, "ANSWER_SECONDS", 1)
+    monkeypatch.setenv("WANDB_MODE", "online")
+    monkeypatch.setenv("WANDB_API_KEY", "0123456789" * 4)
+    with socket.socket() as unused:
+        unused.bind(("127.0.0.1", 0))
+        monkeypatch.setenv("WANDB_BASE_URL", f"http://127.0.0.1:{unused.getsockname()[1]}")
+        yield
+
+
+def waiting(registry: Registry) -> dict[str, list[str]]:
+    paths = (registry._settings.home / "wandb" / "links").glob("*.json")
+    return {path.stem: json.loads(path.read_text())["aliases"] for path in paths}
+
+
+def test_offline_links_wait_and_are_shown(
+    registry: Registry, good: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    for _ in range(2):
+        registry.promote(registry.register(good).number, reason="a test", force=True)
+    assert waiting(registry) == {"1": ["production", "staging"], "2": ["production", "staging"]}
+    registry.rollback("slower")
+    assert waiting(registry) == {"1": ["production"], "2": ["production", "staging"]}
+    monkeypatch.setenv("ML_HOME", str(registry._settings.home))
+    shown = CliRunner().invoke(cli.app, ["registry", "list"]).output
+    assert "not in the registry of W&B yet: version 1, 2" in shown
+    assert "registry link" in shown
+    with pytest.raises(ProjectError, match="WANDB_MODE=online and WANDB_API_KEY"):
+        tracker.link(registry._settings, registry.versions())
+    assert "link" in CliRunner().invoke(cli.app, ["registry", "--help"]).output
+
+
+@pytest.mark.usefixtures("closed_port")
+def test_a_service_that_is_away_holds_no_promotion_up(
+    registry: Registry, good: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
+    registry.register(good)
+    assert "W&B does not link version 1" in capsys.readouterr().err
+    assert registry.promote(reason="a test", force=True).number == "1"
+    assert waiting(registry) == {"1": ["production", "staging"]}
+    with pytest.raises(ProjectError, match="`wandb sync`, then run `registry link`"):
+        tracker.link(registry._settings, registry.versions())
+    assert waiting(registry) == {"1": ["production", "staging"]}

@@ -5,6 +5,8 @@ from __future__ import annotations
 import os
 import signal
 import sys
+from importlib import import_module
+from importlib.util import find_spec
 from typing import TYPE_CHECKING, Annotated
 
 import typer
@@ -24,6 +26,8 @@ app.add_typer(data.commands, name="data")
 app.add_typer(features.commands, name="features")
 app.command()(training.train)
 app.add_typer(pipeline.commands, name="pipeline")
+if find_spec(f"{__name__}.registry_link"):  # only some trackers bring it
+    import_module(f"{__name__}.registry_link")
 app.add_typer(registry.commands, name="registry")
 app.add_typer(experiment.commands, name="experiment")
 app.add_typer(drift.commands, name="drift")

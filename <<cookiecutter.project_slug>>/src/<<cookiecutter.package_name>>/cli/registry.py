@@ -42,6 +42,7 @@ def registry_register(
 def registry_list() -> None:
     """Show every version."""
     from ..registry import Registry
+    from ..tracking import not_mirrored
 
     settings = Settings()
     table = Table("version", "aliases", "created (UTC)", "validation", "gain over baseline", "run")
@@ -58,6 +59,8 @@ def registry_list() -> None:
         out.print(table)
     else:
         out.print(f"{settings.model_name} has no version yet: run `train`, `registry register`")
+    if waiting := not_mirrored(settings):
+        out.print(waiting, markup=False)
 
 
 @commands.command("validate")

@@ -21,6 +21,7 @@ if TYPE_CHECKING:
     import pandas as pd
 
     from ..bundle import RunReference
+    from ..versions import Version
 
 Scalar = str | int | float | bool | None
 
@@ -81,6 +82,16 @@ def start_run(settings: Settings, name: str) -> Iterator[Run]:
 def where_to_look(settings: Settings) -> str:
     """The command or the address that shows the runs."""
     return str(_tracker().where_to_look(settings))
+
+
+def mirror(settings: Settings, version: Version) -> None:
+    """Tell the tracker that a version was registered, or took an alias."""
+    _tracker().mirror(settings, version)
+
+
+def not_mirrored(settings: Settings) -> str:
+    """Which versions the tracker was not told of yet and what tells it; empty where none waits."""
+    return str(_tracker().not_mirrored(settings))
 
 
 def _tracker() -> ModuleType:

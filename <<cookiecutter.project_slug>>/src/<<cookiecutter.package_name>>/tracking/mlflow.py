@@ -11,12 +11,14 @@ from typing import TYPE_CHECKING
 
 from ..bundle import RunReference
 from ..logged_model import log_model
-from ..mlflow_client import connect, mlflow
+from ..mlflow_client import connect, is_refusal, mlflow
 from ..settings import Settings
 from . import Run, Scalar, TrainingData
 
 if TYPE_CHECKING:
     import pandas as pd
+
+    from ..versions import Version
 
 REPORTS_PATH = "reports"
 LONGEST_DIGEST = 36
@@ -40,10 +42,8 @@ def start_run(settings: Settings, name: str) -> Iterator[Run]:
                 RunReference(tracker="mlflow", id=run.info.run_id, url=address),
                 settings.model_name,
             )
-    except mlflow.exceptions.RestException:
-        raise
     except mlflow.exceptions.MlflowException as error:
-        if not _is_server(settings):
+        if is_refusal(error) or not _is_server(settings):
             raise
         raise ConnectionError(
             f"the MLflow server {settings.tracking_uri} went away ({error}): if the model's folder "
@@ -58,6 +58,15 @@ def where_to_look(settings: Settings) -> str:
         return settings.tracking_uri
     store = shlex.quote(settings.tracking_uri)
     return f"MLFLOW_DISABLE_TELEMETRY=true mlflow ui --backend-store-uri {store}"
+
+
+def mirror(settings: Settings, version: Version) -> None:
+    """Nothing is to be told: versions and aliases are MLflow's own."""
+
+
+def not_mirrored(settings: Settings) -> str:
+    """No version ever waits."""
+    return ""
 
 
 class MlflowRun:

@@ -1,13 +1,15 @@
 """Tracking with Weights & Biases: files on this machine by default, the service by ``WANDB_MODE``.
 
-Offline runs lie in ``wandb/`` of the home folder; ``wandb sync FOLDER`` uploads one later.
+Offline runs lie in ``wandb/`` of the home folder; ``wandb sync FOLDER`` uploads one later. Versions
+and their aliases are linked into the service's registry, now or later by ``registry link``.
 """
 
 from __future__ import annotations
 
+import json
 import os
 import shlex
-from collections.abc import Iterator, Mapping
+from collections.abc import Iterable, Iterator, Mapping
 from contextlib import contextmanager
 from pathlib import Path
 from typing import TYPE_CHECKING, Any, Literal
@@ -16,6 +18,7 @@ from pydantic import SecretStr
 from pydantic_settings import BaseSettings, SettingsConfigDict
 
 from ..bundle import RunReference, read_bundle
+from ..console import err
 from ..errors import ProjectError
 from ..settings import Settings
 from ..trained_model import BUNDLE_FOLDER, EVALUATION_FILE
@@ -23,6 +26,8 @@ from . import Run, Scalar, TrainingData
 
 if TYPE_CHECKING:
     import pandas as pd
+
+    from ..versions import Version
 
 # The library and the process that it starts read this when they start.
 os.environ["WANDB_ERROR_REPORTING"] = "false"
@@ -32,6 +37,7 @@ import wandb
 STEP = "step"
 ANSWER_SECONDS = 15
 EXAMPLE_ROWS = 5
+REGISTRY = "wandb-registry-model"
 
 
 class WandbSettings(BaseSettings):
@@ -77,6 +83,88 @@ def where_to_look(settings: Settings) -> str:
     return f"wandb sync {shlex.quote(str(_folder(settings)))}/offline-run-*"
 
 
+def mirror(settings: Settings, version: Version) -> None:
+    """Link a version into the service's registry with its aliases, or note it down for later."""
+    if version.tags.get("run_tracker") != "wandb":
+        return
+    path = _waiting(settings, version.number)
+    path.parent.mkdir(parents=True, exist_ok=True)
+    partial = path.with_suffix(".partial")
+    note = {"run": version.tags["run_id"], "aliases": version.aliases}
+    partial.write_text(json.dumps(note), encoding="utf-8")
+    partial.replace(path)
+    if WandbSettings().mode == "online":
+        try:
+            link(settings, [version])
+        except ProjectError as error:
+            err.print(f"[yellow]not linked[/]: {error}", soft_wrap=True)
+
+
+def not_mirrored(settings: Settings) -> str:
+    """Which versions wait for the service's registry, and what links them."""
+    numbers = sorted((path.stem for path in _waiting(settings, "*").parent.glob("*.json")), key=int)
+    if not numbers:
+        return ""
+    return (
+        f"not in the registry of W&B yet: version {', '.join(numbers)}\nnext: "
+        f"{where_to_look(settings)}, then registry link with WANDB_MODE=online and WANDB_API_KEY"
+    )
+
+
+def link(settings: Settings, versions: Iterable[Version]) -> list[str]:
+    """Link the versions that wait, and those that have an alias, as they are in MLflow's registry.
+
+    Args:
+        settings: where the project's runs and links lie.
+        versions: in the order in which they take their aliases.
+
+    Returns:
+        The numbers of the versions that are linked now.
+
+    Raises:
+        ProjectError: W&B does not take a link, or its run was not uploaded; it waits as before.
+    """
+    own, linked = WandbSettings(), []
+    if own.mode != "online" or own.api_key is None:
+        raise ProjectError("linking needs WANDB_MODE=online and WANDB_API_KEY")
+    _keep_files_in(_folder(settings))
+    for version in versions:
+        path = _waiting(settings, version.number)
+        if version.tags.get("run_tracker") != "wandb" or not (version.aliases or path.exists()):
+            continue
+        try:
+            _link(settings, own, version)
+        except (wandb.errors.Error, ValueError, OSError) as error:
+            raise ProjectError(
+                f"W&B does not link version {version.number} ({error}): check WANDB_API_KEY and "
+                f"the network, upload its run {version.tags['run_id']} by `wandb sync`, then run "
+                "`registry link`"
+            ) from error
+        path.unlink(missing_ok=True)
+        linked.append(version.number)
+    return linked
+
+
+def _link(settings: Settings, own: WandbSettings, version: Version) -> None:
+    places = {"base_url": own.base_url, "entity": own.entity}
+    api = wandb.Api(
+        overrides={name: place for name, place in places.items() if place},
+        timeout=ANSWER_SECONDS,
+        api_key=own.api_key.get_secret_value() if own.api_key else None,
+    )
+    run = api.run(
+        "/".join(
+            (own.entity or api.default_entity, _project(settings, own), version.tags["run_id"])
+        )
+    )
+    (artifact,) = [stored for stored in run.logged_artifacts() if stored.type == "model"]
+    artifact.link(f"{REGISTRY}/{settings.model_name}", aliases=list(version.aliases))
+
+
+def _waiting(settings: Settings, number: str) -> Path:
+    return _folder(settings) / "links" / f"{number}.json"
+
+
 def _folder(settings: Settings) -> Path:
     return settings.home.resolve() / "wandb"
 
@@ -92,11 +180,7 @@ def _init(settings: Settings, own: WandbSettings, name: str) -> Any:
             "run on this machine and upload it later with `wandb sync`"
         )
     folder = _folder(settings)
-    for kind in ("artifact", "cache", "config", "data"):
-        os.environ[f"WANDB_{kind.upper()}_DIR"] = str(folder / kind)
-    folder.mkdir(parents=True, exist_ok=True)
-    # The project's own .gitignore names the folder only as long as W&B is its tracker.
-    (folder / ".gitignore").write_text("*\n", encoding="utf-8")
+    _keep_files_in(folder)
     chosen = {
         "mode": own.mode,
         "api_key": own.api_key.get_secret_value() if own.api_key else None,
@@ -123,6 +207,14 @@ def _init(settings: Settings, own: WandbSettings, name: str) -> Any:
             f"W&B does not take the run ({error}): check WANDB_API_KEY and the network, or leave "
             "WANDB_MODE out to keep the run on this machine"
         ) from error
+
+
+def _keep_files_in(folder: Path) -> None:
+    for kind in ("artifact", "cache", "config", "data"):
+        os.environ[f"WANDB_{kind.upper()}_DIR"] = str(folder / kind)
+    folder.mkdir(parents=True, exist_ok=True)
+    # The project's own .gitignore names the folder only as long as W&B is its tracker.
+    (folder / ".gitignore").write_text("*\n", encoding="utf-8")
 
 
 class WandbRun:
