@@ -60,11 +60,11 @@ def where_to_look(settings: Settings) -> str:
     return f"MLFLOW_DISABLE_TELEMETRY=true mlflow ui --backend-store-uri {store}"
 
 
-def mirror(settings: Settings, version: Version) -> None:
+def mirror(_settings: Settings, _version: Version) -> None:
     """Nothing is to be told: versions and aliases are MLflow's own."""
 
 
-def not_mirrored(settings: Settings) -> str:
+def not_mirrored(_settings: Settings) -> str:
     """No version ever waits."""
     return ""
 
