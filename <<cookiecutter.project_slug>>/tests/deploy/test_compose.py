@@ -9,6 +9,7 @@ from typing import Any
 import pytest
 import yaml
 
+from ..services import require_program
 from .files import PROJECT, load, run
 
 PASSWORDS = ("POSTGRES_PASSWORD", "S3_SECRET_KEY", "REDIS_PASSWORD", "GRAFANA_PASSWORD")
@@ -17,9 +18,11 @@ PASSWORDS = ("POSTGRES_PASSWORD", "S3_SECRET_KEY", "REDIS_PASSWORD", "GRAFANA_PA
 @pytest.fixture(scope="module")
 def compose() -> list[str]:
     docker = shutil.which("docker")
-    if docker is None or run(docker, "compose", "version", check=False).returncode:
-        pytest.skip("docker compose is not installed")
-    return [docker, "compose", "--file", str(PROJECT / "compose.yaml"), "--env-file", "/dev/null"]
+    if docker and run(docker, "compose", "version", check=False).returncode == 0:
+        words = [docker, "compose"]
+    else:
+        words = [require_program("docker-compose")]
+    return [*words, "--file", str(PROJECT / "compose.yaml"), "--env-file", "/dev/null"]
 
 
 @pytest.fixture(scope="module")
