@@ -14,7 +14,7 @@ DEMO := build/demo/$(TRACKER)
 PYTEST := $(BIN)/pytest --numprocesses auto
 
 .DEFAULT_GOAL := help
-.PHONY: help setup demo check-project test test-all lint questions refresh release rendered docs reference bench-generate clean
+.PHONY: help setup demo check-project test test-all lint questions refresh release rendered docs reference pictures bench-generate clean
 
 help: ## Show the targets
 	@awk -F ':.*## ' '/^[a-z-]+:.*## / {printf "  make %-14s %s\n", $$1, $$2}' $(MAKEFILE_LIST)
@@ -66,6 +66,9 @@ docs: .venv/.installed ## Build the pages of docs/ into build/docs, warnings are
 
 reference: .venv/.installed ## Write docs/reference/ from the code of the project that make demo made
 	@$(BIN)/python scripts/reference.py build/demo/mlflow/purchase-prediction
+
+pictures: .venv/.installed ## Make docs/pictures/ from a run of the demo that make demo made (needs chromium)
+	@$(BIN)/python scripts/pictures.py build/demo/mlflow/purchase-prediction
 
 bench-generate: .venv/.installed ## Time a generation with each tool beside the bare tool (ROUNDS=15)
 	@$(BIN)/python benchmarks/generate.py --rounds "$(ROUNDS)"
