@@ -115,6 +115,20 @@ def test_links_lead_to_files() -> None:
                 assert (document.parent / target).exists(), f"{document.name}: {target}"
 
 
+def test_the_files_of_the_page_on_where_things_are_exist() -> None:
+    page = (ROOT / "docs" / "explanation" / "where-things-are.md").read_text(encoding="utf-8")
+    project = ROOT / TEMPLATE_NAME
+    rows = [line.split("|")[2:4] for line in page.splitlines() if "](../" in line]
+    assert len(rows) == 13
+    for cells in rows:
+        for folder, cell in zip(("src/<<cookiecutter.package_name>>", "tests"), cells, strict=True):
+            named = re.findall(r"`([^`]+)`", cell)
+            assert named
+            for path in named:
+                place = project / path[1:] if path.startswith("/") else project / folder / path
+                assert place.exists(), path
+
+
 def test_the_options_table_holds_every_question_with_its_choices() -> None:
     readme = (ROOT / "README.md").read_text(encoding="utf-8")
     rows = {line.split("|")[1]: line for line in readme.splitlines() if line.startswith("| `")}
