@@ -8,7 +8,7 @@ import random
 import shutil
 import time
 from collections.abc import Iterator
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from itertools import pairwise
 from multiprocessing.process import BaseProcess
 from pathlib import Path
@@ -23,8 +23,8 @@ from <<cookiecutter.package_name>>.settings import Settings
 from .mlflow_server import mlflow_service, running_mlflow
 from .services import Postgres
 
-MODEL = "fought-over"
 PROMOTIONS, PROCESSES = 50, 8
+ROUNDS_OF_A_MODEL = 10
 ROUND_SECONDS = 120
 FORK = multiprocessing.get_context("fork")
 
@@ -36,13 +36,14 @@ class Place:
     folder: Path
     server: str
     database: str
+    model: str = "fought-over-0"
 
     def settings(self, home: str) -> Settings:
         return Settings(
             home=self.folder / home,
             mlflow_tracking_uri=self.server,
             promotion_database=self.database,
-            model_name=MODEL,
+            model_name=self.model,
         )
 
 
@@ -55,26 +56,30 @@ def place(request: pytest.FixtureRequest, tmp_path: Path, empty_store: Path) -> 
         postgres: Postgres = request.getfixturevalue("postgres")
         store, database = postgres.database(), postgres.database()
     with running_mlflow(mlflow_service(tmp_path / "server", store)) as server:
-        place = Place(tmp_path, server.uri, database)
-        client = connect(place.settings("first"))
-        client.create_registered_model(MODEL)
-        for _ in range(PROMOTIONS):
-            client.create_model_version(MODEL, source="s3://bucket/model")
-        Registry(place.settings("first")).promote("1", reason="first", force=True)
-        yield place
+        yield Place(tmp_path, server.uri, database)
+
+
+def fill(place: Place) -> None:
+    client = connect(place.settings("first"))
+    client.create_registered_model(place.model)
+    for _ in range(PROMOTIONS):
+        client.create_model_version(place.model, source="s3://bucket/model")
+    Registry(place.settings("first")).promote("1", reason="first", force=True)
 
 
 def test_no_promotion_is_lost_whatever_is_killed(place: Place) -> None:
-    rounds(place, 5)
+    rounds(place, 5, random.Random(0))
 
 
 @pytest.mark.slow
 def test_no_promotion_is_lost_in_many_rounds(place: Place) -> None:
-    rounds(place, 100)
-
-
-def rounds(place: Place, count: int) -> None:
     chance = random.Random(1)
+    for number in range(100 // ROUNDS_OF_A_MODEL):
+        rounds(replace(place, model=f"fought-over-{number}"), ROUNDS_OF_A_MODEL, chance)
+
+
+def rounds(place: Place, count: int, chance: random.Random) -> None:
+    fill(place)
     reader = FORK.Process(target=read_all_the_time, args=(place,))
     reader.start()
     try:
@@ -153,5 +158,5 @@ def told(place: Place, name: str) -> list[str]:
 def read_all_the_time(place: Place) -> None:
     client = connect(place.settings("reader"))
     while True:
-        assert int(client.get_registered_model(MODEL).aliases["production"])
+        assert int(client.get_registered_model(place.model).aliases["production"])
         time.sleep(0.1)

@@ -94,7 +94,7 @@ class PromotionRecord:
         self._uri = settings.promotions_uri
         self._actor = settings.actor
         settings.home.mkdir(parents=True, exist_ok=True)
-        self._engine = sa.create_engine(self._uri)
+        self._engine = sa.create_engine(self._uri, poolclass=sa.NullPool)
         if not sa.inspect(self._engine).has_table(outcomes.name):
             with self.locked():
                 metadata.create_all(self._engine)
@@ -166,7 +166,7 @@ class PromotionRecord:
             .order_by(promotions.c.id)
         )
         with self._engine.connect() as connection:
-            return [Move(**row) for row in connection.execute(query).mappings()]
+            return [Move(*row) for row in connection.execute(query)]
 
     def _who_and_when(self) -> dict[str, Any]:
         return {

@@ -311,10 +311,12 @@ class Registry:
 
         Production goes back where a move that was settled as undone came through after all.
         """
-        for move in record.moves():
-            if move.state == INTENDED:
+        moves = record.moves()
+        if opened := [move for move in moves if move.state == INTENDED]:
+            for move in opened:
                 record.settle(move.id, done=self._arrived(move.to_version))
-        moves, aliases = record.moves(), self._aliases()
+            moves = record.moves()
+        aliases = self._aliases()
         recorded = previous_versions(moves)[-1:]
         undone = {move.to_version for move in moves if move.state == UNDONE}
         current = aliases.get(PRODUCTION)
