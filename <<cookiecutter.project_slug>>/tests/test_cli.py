@@ -3,12 +3,18 @@ from __future__ import annotations
 import json
 from pathlib import Path
 
+import pandas as pd
 import pytest
 from typer.testing import CliRunner, Result
 
 from <<cookiecutter.package_name>> import cli, data
+from <<cookiecutter.package_name>>.prediction_log import SegmentWriter
 from <<cookiecutter.package_name>>.served_models import read_aliases
 from <<cookiecutter.package_name>>.settings import PACKAGE, Settings
+
+from .bundles import publish
+from .logs import BINARY, logged_rows
+from .trained import sample_rows, write_trained_model
 
 LOG = "customer,date,amount\n1,1997-01-01,10\n1,1997-06-01,20\n2,1997-02-30,5\n"
 
@@ -128,3 +134,39 @@ def test_a_parameter_that_the_estimator_refuses_is_a_line(
 @pytest.mark.usefixtures("home")
 def test_no_version_yet_says_what_to_run() -> None:
     assert "has no version yet" in run("registry", "list").output
+
+
+def test_the_log_is_compacted_and_a_user_forgotten(home: Path) -> None:
+    writer = SegmentWriter(Settings().prediction_log_dir)
+    writer.describe("1", BINARY)
+    writer.append(logged_rows(["a", "b", "c"], user_ids=["ada", "bob", None]))
+    writer.close()
+    assert "3 rows and 0 outcomes of 1 segments" in run("log", "compact").output
+    assert "0 rows and 0 outcomes of 0 segments" in run("log", "compact", "--now").output
+    assert "removed 1 rows and 0 outcomes" in run("log", "forget", "ada").output
+    assert "removed 0 rows" in run("log", "forget", "ada").output
+    assert list(home.rglob("days/*/*.parquet"))
+
+
+def test_a_file_is_scored_or_the_reason_is_a_line(
+    home: Path, monkeypatch: pytest.MonkeyPatch, capfd: pytest.CaptureFixture[str]
+) -> None:
+    source, target = home / "in.parquet", home / "out.parquet"
+    sample_rows(BINARY, 20).to_parquet(source)
+    assert run_main(monkeypatch, "predict", str(source), str(target)) == 1
+    publish(Settings(), "1", write_trained_model(home / "trained", "binary"))
+    assert "20 rows scored by version 1" in run("predict", str(source), str(target)).output
+    assert len(pd.read_parquet(target)["prediction"]) == 20
+    target.unlink()
+    source.write_text("amount,visits")
+    assert run_main(monkeypatch, "predict", str(source), str(target)) == 1
+    printed = capfd.readouterr().err
+    assert "cannot be read as Parquet" in printed
+    assert "Traceback" not in printed
+    assert not target.exists()
+
+
+@pytest.mark.parametrize("words", [("log", "compact"), ("log", "forget"), ("predict",)])
+def test_help_shows_an_example(words: tuple[str, ...]) -> None:
+    assert f"Example: {' '.join(words)}" in run(*words, "--help").output
+    assert run(*words, "--no-such-option").exit_code == 2

@@ -1,9 +1,9 @@
 from __future__ import annotations
 
+import multiprocessing
 import os
 import random
 import signal
-import subprocess
 import sys
 import threading
 import time
@@ -26,31 +26,7 @@ from .trained import SIGNATURES
 DAY = datetime(2026, 1, 31, tzinfo=timezone.utc).timestamp()
 USERS = ("ada", "bob", None)
 
-COMMAND = """
-import os, signal, sys
-from pathlib import Path
-from <<cookiecutter.package_name>> import compaction
-from <<cookiecutter.package_name>>.settings import Settings
-
-compaction.SETTLE_SECONDS = 0
-compaction.BUFFERED_ROWS = 7
-steps = int(sys.argv[3])
-
-def step(event, _):
-    global steps
-    if event in {"os.rename", "os.remove", "open", "os.mkdir"} and LOG in str(_[0]):
-        steps -= 1
-        if steps < 0:
-            os.kill(os.getpid(), signal.SIGKILL)
-
-settings = Settings(home=Path(sys.argv[1]), fixed_clock="2026-02-01")
-LOG = str(settings.prediction_log_dir)
-sys.addaudithook(step)
-if sys.argv[2] == "compact":
-    compaction.compact(settings)
-else:
-    compaction.forget(settings, sys.argv[2])
-"""
+FORK = multiprocessing.get_context("fork")
 
 
 @pytest.fixture
@@ -86,10 +62,29 @@ def ids(settings: Settings) -> list[str]:
 
 def killed_after(steps: int, settings: Settings, what: str = "compact") -> bool:
     """Run a command that is killed at one of its steps on the disk; whether it was."""
-    command = [sys.executable, "-c", COMMAND, str(settings.home), what, str(steps)]
-    ended = subprocess.run(command, check=False, cwd=settings.home).returncode
-    assert ended in {0, -signal.SIGKILL}
-    return ended != 0
+    process = FORK.Process(target=run_until, args=(steps, settings, what))
+    process.start()
+    process.join()
+    assert process.exitcode in {0, -signal.SIGKILL}
+    return process.exitcode != 0
+
+
+def run_until(steps: int, settings: Settings, what: str) -> None:
+    compaction.SETTLE_SECONDS = 0
+    compaction.BUFFERED_ROWS = 7
+    left = iter(range(steps))
+    folder = str(settings.prediction_log_dir)
+
+    def step(event: str, arguments: tuple[Any, ...]) -> None:
+        writes = event in {"os.rename", "os.remove", "open", "os.mkdir"}
+        if writes and folder in str(arguments[0]) and next(left, None) is None:
+            os.kill(os.getpid(), signal.SIGKILL)
+
+    sys.addaudithook(step)
+    if what == "compact":
+        compact(settings)
+    else:
+        forget(settings, what)
 
 
 def test_rows_become_parquet_by_day_with_their_newest_outcome(settings: Settings) -> None:
@@ -211,9 +206,7 @@ def test_a_user_is_forgotten_everywhere(settings: Settings) -> None:
     assert (done.rows, done.feedback) == (15, 13)
     assert {row["user_id"] for row in logged(settings)} == {"bob", None}
     assert "kept" in ids(settings)
-    found = b"".join(
-        p.read_bytes() for p in settings.prediction_log_dir.rglob("*.*") if p.is_file()
-    )
+    found = b"".join(path.read_bytes() for path in files(settings))
     assert b"ada" not in found
     assert b"bob" in found
     assert forget(settings, "ada").rows == 0
@@ -274,15 +267,45 @@ def test_a_kill_at_any_step_of_forgetting_is_finished_by_the_next(
 
 @pytest.mark.slow
 def test_two_hundred_kills_at_random_lose_and_repeat_nothing(settings: Settings) -> None:
-    choose = random.Random(0)
+    choose, kills = random.Random(0), 0
     expected: list[str] = []
-    for round_ in range(200):
-        writer = SegmentWriter(settings.prediction_log_dir)
-        writer.describe("1", BINARY)
-        new = [f"{round_}-{row}" for row in range(5)]
-        writer.append(logged_rows(new, at=DAY))
-        writer.close()
-        expected += new
-        killed_after(choose.randrange(30), settings)
+    while kills < 200:
+        expected += log_five(settings, len(expected))
+        kills += killed_after(choose.randrange(30), settings)
+        assert len(ids(settings)) == len(set(ids(settings)))
     compact(settings)
     assert ids(settings) == sorted(expected)
+
+
+@pytest.mark.slow
+def test_two_hundred_kills_of_forgetting_lose_nobody_else(settings: Settings) -> None:
+    choose, kills = random.Random(0), 0
+    expected: list[str] = []
+    while kills < 200:
+        log_five(settings, len(expected), "ada")
+        expected += log_five(settings, len(expected), "bob")
+        kills += killed_after(choose.randrange(60), settings, "ada")
+        found = ids(settings)
+        assert len(found) == len(set(found))
+        if not kills % 10:
+            forget(settings, "ada")
+            assert ids(settings) == sorted(expected)
+            assert not any(b"ada" in path.read_bytes() for path in files(settings))
+    forget(settings, "ada")
+    assert ids(settings) == sorted(expected)
+
+
+def log_five(settings: Settings, first: int, user: str = "eve") -> list[str]:
+    """Log five rows of a user, with an outcome each, in a closed segment; their ids."""
+    names = [f"{user}-{number}" for number in range(first, first + 5)]
+    writer = SegmentWriter(settings.prediction_log_dir)
+    writer.describe("1", BINARY)
+    writer.append(logged_rows(names, at=DAY, user_ids=[user] * 5))
+    for name in names:
+        writer.append(Feedback(name, 1, DAY))
+    writer.close()
+    return names
+
+
+def files(settings: Settings) -> list[Path]:
+    return [path for path in settings.prediction_log_dir.rglob("*") if path.is_file()]
