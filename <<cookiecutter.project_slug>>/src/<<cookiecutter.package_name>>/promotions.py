@@ -166,7 +166,7 @@ class PromotionRecord:
             .order_by(promotions.c.id)
         )
         with self._engine.connect() as connection:
-            return [Move(*row) for row in connection.execute(query)]
+            return [Move(**row) for row in connection.execute(query).mappings()]
 
     def _who_and_when(self) -> dict[str, Any]:
         return {

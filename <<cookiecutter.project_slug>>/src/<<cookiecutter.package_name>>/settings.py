@@ -79,7 +79,7 @@ class Settings(BaseSettings):
         "interval's lower end must reach it; its upper end where less is better.",
     )
     allowed_calibration_error: float = Field(
-        0.2,
+        0.1,
         ge=0,
         description="Mean distance of predicted and observed frequencies (in a regression: of "
         "means, in the outcomes' standard deviations) beyond which the gate fails a model.",
