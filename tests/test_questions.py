@@ -40,7 +40,5 @@ def test_the_examples_keep_their_rules() -> None:
 def test_each_tracker_owns_a_module_and_its_test() -> None:
     assert set(DEFINITION["_tracker_files"]) == set(DEFINITION["tracker"])
     for tracker, patterns in DEFINITION["_tracker_files"].items():
-        assert patterns == [
-            f"src/*/tracking/{tracker}.py",
-            f"tests/tracking/test_{tracker}.py",
-        ]
+        owned = {f"src/*/tracking/{tracker}.py", f"tests/tracking/test_{tracker}.py"}
+        assert owned <= set(patterns)
