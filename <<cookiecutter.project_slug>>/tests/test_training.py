@@ -37,6 +37,14 @@ def test_the_holdout_is_the_newest_times_and_no_earlier_outcome_reaches_into_it(
     assert split.development["row"].tolist() == [0, 1]
 
 
+def test_the_newest_times_can_be_trained_on_alone() -> None:
+    times = ("2025-01-01", "2025-02-01", "2025-03-05", "2025-04-05", "2025-05-06")
+    for kept, expected in ((1, [2]), (2, [1, 2]), (9, [0, 1, 2])):
+        split = split_by_time(frame(*times), 2, kept)
+        assert split.development["row"].tolist() == expected
+        assert split.holdout["row"].tolist() == [3, 4]
+
+
 def test_a_fold_is_fitted_on_its_own_past() -> None:
     split = split_by_time(frame("2025-01-01", "2025-02-01", "2025-03-05", "2025-05-01"), 1)
     folds = [(past["row"].tolist(), rows["row"].tolist()) for past, rows in split.folds(5)]

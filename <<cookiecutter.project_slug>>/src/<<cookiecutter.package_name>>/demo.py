@@ -76,6 +76,8 @@ class Demo:
             "MLFLOW_TRACKING_URI": self.settings.tracking_uri,
             "ML_SEARCH_BUDGET": "2",
             "ML_BOOTSTRAP_RESAMPLES": "100",
+            "ML_RETRAIN_WAIT_DAYS": "0",
+            "ML_RETRAIN_RECENT_TIMES": "0",
             **self._variables,
         }
 

@@ -57,6 +57,12 @@ class Settings(BaseSettings):
     holdout_times: int = Field(
         2, ge=1, description="How many of the newest example times are kept for the hold-out."
     )
+    training_times: int | None = Field(
+        None,
+        ge=1,
+        description="How many of the newest example times before the hold-out are trained on; "
+        "default: all. Few forget sooner how things were.",
+    )
     folds: int = Field(3, ge=1, description="Validation folds in time before the hold-out.")
     training_rows: int = Field(
         2_000_000, ge=100, description="Most examples in a training frame; a sample by key above."
@@ -294,6 +300,18 @@ class Settings(BaseSettings):
         True,
         description="Whether a retrained model that is better goes to production, or waits "
         "in staging.",
+    )
+    retrain_wait_days: float | None = Field(
+        None,
+        ge=0,
+        description="Days from the first sight of drift to the retraining that it starts; default: "
+        "until examples from then on can be trained on and later ones judged on.",
+    )
+    retrain_recent_times: int = Field(
+        1,
+        ge=0,
+        description="Newest example times that a retraining's second attempt is trained on, where "
+        "older ones tell of habits that are over; 0: no second attempt.",
     )
     retrain_cooldown_days: float = Field(
         14, ge=0, description="Days between two retrainings that drift starts."

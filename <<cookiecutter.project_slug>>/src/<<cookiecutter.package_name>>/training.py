@@ -157,8 +157,10 @@ def train_best(
         return _fit_and_log(run, plan, folder)
 
 
-def split_by_time(frame: pd.DataFrame, holdout_times: int) -> Split:
-    """Keep the newest example times for the hold-out.
+def split_by_time(
+    frame: pd.DataFrame, holdout_times: int, training_times: int | None = None
+) -> Split:
+    """Keep the newest example times for the hold-out, and the newest before it, or all, to train.
 
     Raises:
         TrainingError: there are too few times, or no outcome was known before the hold-out.
@@ -176,7 +178,11 @@ def split_by_time(frame: pd.DataFrame, holdout_times: int) -> Split:
             f"no example's outcome was known before the hold-out begins at {first}: the example "
             f"times must reach back more than the horizon of {data.HORIZON} (data.py)"
         )
-    return Split(frame[known], frame[frame[features.TIMESTAMP] >= first])
+    development = frame[known]
+    if training_times is not None:
+        oldest = _times(development)[-training_times:][0]
+        development = development[development[features.TIMESTAMP] >= oldest]
+    return Split(development, frame[frame[features.TIMESTAMP] >= first])
 
 
 def chosen_parameters(settings: Settings) -> dict[str, Any]:
@@ -212,7 +218,7 @@ def make_plan(settings: Settings, parameters: dict[str, Any], frame: pd.DataFram
         signature=Signature(
             task=model.TASK, label=data.LABEL, features=data.FEATURES, classes=classes
         ),
-        split=split_by_time(frame, settings.holdout_times),
+        split=split_by_time(frame, settings.holdout_times, settings.training_times),
         fingerprint=lineage.fingerprint(frame),
         commit=lineage.git_commit(),
     )

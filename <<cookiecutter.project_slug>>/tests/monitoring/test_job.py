@@ -8,6 +8,7 @@ from collections.abc import Iterator
 from concurrent.futures import ThreadPoolExecutor
 from datetime import datetime, timedelta
 from pathlib import Path
+from typing import Any
 
 import pandas as pd
 import pytest
@@ -151,6 +152,7 @@ def test_drift_retrains_under_a_cooldown_and_a_budget(
         fixed_clock=NOW,
         retrain_budget=2,
         freshness_days=60,
+        retrain_recent_times=0,
     )
     build(settings)
     registry = Registry(settings)
@@ -167,6 +169,22 @@ def test_drift_retrains_under_a_cooldown_and_a_budget(
     latest = settings.model_copy(update={"fixed_clock": NOW + timedelta(days=30)})
     assert "the budget is spent" in retrain(latest, "a test")
     assert registry.version("production").number == "2"
+
+
+def test_drift_waits_for_outcomes_from_when_it_was_first_seen(settings: Settings) -> None:
+    def on(day: int, version: str = "1", **changes: Any) -> str:
+        now = NOW + timedelta(days=day)
+        later = settings.model_copy(
+            update={"fixed_clock": now, "holdout_times": 1, "retrain_budget": 0, **changes}
+        )
+        return retraining.retrain_on_drift(later, version, "a test")
+
+    until = f"not retrained before {NOW + timedelta(days=60):%Y-%m-%d}"
+    assert on(0).startswith(until)
+    assert on(59).startswith(until)
+    assert "the budget is spent" in on(60)
+    assert on(60, version="2").startswith("not retrained before")
+    assert "the budget is spent" in on(60, version="3", retrain_wait_days=0)
 
 
 def test_two_jobs_cannot_begin_the_same_retraining(settings: Settings) -> None:

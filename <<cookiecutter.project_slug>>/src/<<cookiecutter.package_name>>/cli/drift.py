@@ -79,7 +79,9 @@ def drift_run(
         err.print(f"error: {error}", markup=False)
         code = UNDELIVERED
     if retrain and report.status == "drifted":
-        _retrain(settings, "; ".join(report.reasons))
+        from ..monitoring.retraining import retrain_on_drift
+
+        out.print(retrain_on_drift(settings, report.version, "; ".join(report.reasons)))
     elif report.status == "drifted":
         out.print("next: drift retrain")
     raise typer.Exit(code)

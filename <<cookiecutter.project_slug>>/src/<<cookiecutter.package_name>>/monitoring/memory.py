@@ -1,4 +1,4 @@
-"""What the drift job remembers between runs: alerts that were sent, retrainings that were begun."""
+"""What the drift job remembers: alerts sent, drift first seen, retrainings begun."""
 
 from __future__ import annotations
 
@@ -16,6 +16,8 @@ CREATE TABLE IF NOT EXISTS alerts (
     PRIMARY KEY (model, name, channel));
 CREATE TABLE IF NOT EXISTS retrainings (
     id INTEGER PRIMARY KEY, model TEXT, begun_at TEXT, reason TEXT, outcome TEXT, version TEXT);
+CREATE TABLE IF NOT EXISTS drifts (
+    model TEXT, version TEXT, seen_at TEXT, PRIMARY KEY (model, version));
 """
 
 

@@ -2,8 +2,9 @@
 
 from __future__ import annotations
 
-from datetime import timedelta
+from datetime import datetime, timedelta
 
+from .. import data
 from ..pipeline import run as run_pipeline
 from ..registry import Registry
 from ..settings import Settings
@@ -13,8 +14,38 @@ BUDGET_DAYS = 90
 RUNNING = "running"
 
 
+def retrain_on_drift(settings: Settings, version: str, reason: str) -> str:
+    """Retrain when the outcomes since drift was first seen at a version can teach another one.
+
+    Raises:
+        PipelineError: a step failed; nothing was registered.
+        SubmitError: Kubeflow does not take the run.
+    """
+    key = (settings.model_name, version)
+    with remembered(settings) as db:
+        db.execute("INSERT OR IGNORE INTO drifts VALUES (?, ?, ?)", (*key, str(settings.as_of)))
+        query = "SELECT seen_at FROM drifts WHERE (model, version) = (?, ?)"
+        seen = datetime.fromisoformat(db.execute(query, key).fetchone()[0])
+    begins = seen + _wait(settings)
+    if settings.as_of < begins:
+        return (
+            f"not retrained before {begins:%Y-%m-%d}: drift was first seen on {seen:%Y-%m-%d}, and "
+            "outcomes since then are needed (ML_RETRAIN_WAIT_DAYS)"
+        )
+    return retrain(settings, reason)
+
+
+def _wait(settings: Settings) -> timedelta:
+    if settings.retrain_wait_days is None:
+        return (settings.holdout_times + 1) * data.HORIZON
+    return timedelta(days=settings.retrain_wait_days)
+
+
 def retrain(settings: Settings, reason: str, force: bool = False) -> str:
     """Train a new version, and promote it where it is better than production.
+
+    A second attempt learns from the newest times alone, and is held against what the first one
+    left in production.
 
     Args:
         settings: cool-down, budget, where to train, and whether to promote.
@@ -38,8 +69,12 @@ def retrain(settings: Settings, reason: str, force: bool = False) -> str:
 
             outcome = f"submitted to Kubeflow as {submit(settings)}; its version waits in staging"
             return outcome
-        version = run_pipeline(settings)
-        outcome = _decide(settings, version, reason)
+        outcomes = []
+        for attempt in _attempts(settings):
+            trained = run_pipeline(attempt)
+            outcomes.append(_decide(attempt, trained, reason))
+            version = trained or version
+        outcome = "; ".join(outcomes)
         return outcome
     finally:
         with remembered(settings) as db:
@@ -69,6 +104,14 @@ def _claim(settings: Settings, reason: str, force: bool) -> tuple[int | None, st
             (settings.model_name, now.isoformat(), reason, RUNNING),
         )
         return cursor.lastrowid, ""
+
+
+def _attempts(settings: Settings) -> list[Settings]:
+    """On all times, and on the newest ones."""
+    if not settings.retrain_recent_times:
+        return [settings]
+    recent = settings.model_copy(update={"training_times": settings.retrain_recent_times})
+    return [settings, recent]
 
 
 def _decide(settings: Settings, version: str | None, reason: str) -> str:
