@@ -15,6 +15,7 @@ from projects import ROOT, RenderedProject, missing
 pytestmark = [pytest.mark.slow, pytest.mark.xdist_group("mlflow")]
 
 SCRIPT = ROOT / "tests" / "container-engine.sh"
+NAMES = ("image", "pipeline_containers", "stack", "compose")
 BASE = "local/python:3.11-slim"
 
 
@@ -43,7 +44,7 @@ def test_images_and_services_work_in_containers(
     engine: Mapping[str, str], rendered_with_environment: Callable[[str], RenderedProject]
 ) -> None:
     project = rendered_with_environment("mlflow")
-    files = [f"tests/deploy/test_{name}.py" for name in ("image", "stack", "compose")]
+    files = [f"tests/deploy/test_{name}.py" for name in NAMES]
     pytest_slow = ("-m", "pytest", "-q", "-m", "")
     result = run(project.python, *pytest_slow, *files, cwd=project.path, env=engine)
     assert "skipped" not in result.stdout, result.stdout

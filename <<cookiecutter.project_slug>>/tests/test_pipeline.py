@@ -68,6 +68,15 @@ def test_a_failing_check_stops_before_training_and_says_why(home: Settings) -> N
     assert Registry(home).versions() == []
 
 
+def test_without_an_engine_containers_are_refused(
+    home: Settings, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setenv("DOCKER_HOST", f"unix://{tmp_path / 'nothing.sock'}")
+    with pytest.raises(PipelineError, match="no container engine answers"):
+        run(home, containers=True)
+    assert not home.pipeline_dir.exists()
+
+
 def test_a_past_instant_gives_what_it_would_have_given_then(
     home: Settings, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:

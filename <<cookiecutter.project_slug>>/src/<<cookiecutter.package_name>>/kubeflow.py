@@ -51,7 +51,7 @@ class SubmitError(ProjectError):
 
 
 def definition(
-    settings: Settings, stamp: str = "", local: dict[str, str] | None = None
+    settings: Settings, stamp: str = "", local: dict[str, str] | None = None, code: str = ""
 ) -> "GraphComponent":
     """The pipeline.
 
@@ -59,13 +59,14 @@ def definition(
         settings: the candidates, the image, and what each step is given on a cluster.
         stamp: identifies the raw data, where it is known; without it no copy is taken from a cache.
         local: variables of steps on this machine; without them the steps are made for a cluster.
+        code: identifies what the steps run; default: this package and what is installed.
     """
     from kfp import dsl
 
     from .training import candidates
 
     variables = step_variables(settings) if local is None else local
-    code = code_fingerprint()
+    code = code or code_fingerprint()
 
     def component(name: str) -> Callable[..., "PipelineTask"]:
         made = dsl.component(

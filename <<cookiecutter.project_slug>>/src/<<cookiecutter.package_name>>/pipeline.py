@@ -34,9 +34,13 @@ from .steps import DERIVED, STATES_VARIABLE
 LOG_FILE = "log.txt"
 REQUEST_FILE = "request.json"
 STATES_FOLDER = "states"
+STATES_MOUNT = "/pipeline-states"
+RUN_LABEL = "pipeline-run"
 POLL_SECONDS = 0.1
 STOP_SECONDS = 10
 KEPT_LOG_LINES = 15
+# Variables that processes would inherit, and containers do not.
+HANDED_TO_CONTAINERS = ("AWS_", "MLFLOW_", "OMP_", "WANDB_")
 
 
 class PipelineError(ProjectError):
@@ -65,7 +69,7 @@ def run(
     as_of: datetime | None = None,
     cache: bool = True,
     watch: Callable[[list[StepState]], None] | None = None,
-    containers: dict[str, Any] | None = None,
+    containers: bool = False,
 ) -> str | None:
     """Run the pipeline on this machine with kfp.local, each step in a process of its own.
 
@@ -75,15 +79,15 @@ def run(
         cache: whether steps whose inputs, parameters and code are those of an earlier run are
             taken from it.
         watch: is told the steps' states while they change.
-        containers: options of docker-py's ``run`` where steps shall run in ``pipeline_image``.
+        containers: whether each step gets a container of ``settings.pipeline_image`` instead.
 
     Returns:
         The registered version, or None where the trained model is not better than production.
 
     Raises:
-        PipelineError: a step failed; nothing was registered.
+        PipelineError: a step failed, and nothing was registered; or the image is not to be had.
     """
-    code = code_fingerprint()
+    code = _image_id(settings.pipeline_image) if containers else code_fingerprint()
     stamp = hashlib.sha256(f"{code}\n{_raw_listing(settings)}".encode()).hexdigest()
     variables = {
         **step_variables(settings, everything=True),
@@ -91,12 +95,15 @@ def run(
         "MLFLOW_TRACKING_URI": settings.tracking_uri,
         "ML_PROMOTION_DATABASE": settings.promotions_uri,
     }
+    if containers:  # the image has its own
+        variables.pop(variable_name("feature_repo"), None)
     runs = settings.pipeline_dir / "runs"
     runs.mkdir(parents=True, exist_ok=True)
     folder = Path(mkdtemp(prefix=f"{datetime.now(timezone.utc):%Y%m%dT%H%M%S}-", dir=runs))
     (folder / STATES_FOLDER).mkdir()
     request = {
         "as_of": (as_of or settings.as_of).isoformat(),
+        "code": code,
         "stamp": stamp if cache else "",
         "variables": variables,
         "containers": containers,
@@ -119,8 +126,10 @@ def run(
                 time.sleep(POLL_SECONDS)
         finally:
             _stop(process)
+            if containers and process.returncode != 0:
+                _remove_containers(folder)
     states = _report(watch, folder)
-    if process.returncode != 0:
+    if process.returncode != 0 or any(state.state != "done" for state in states):
         raise PipelineError(_reason(folder, states))
     return next((state.result for state in states if state.step == "register"), None)
 
@@ -140,18 +149,21 @@ def execute(folder: Path) -> None:
     settings = Settings(**request["settings"])
     root = settings.pipeline_dir / "artifacts"
     root.mkdir(exist_ok=True)
+    workspace = folder / "workspace"
+    workspace.mkdir()  # else a container engine makes it, as root
     logging.getLogger().setLevel(logging.INFO)
     # It suspects images without "python" in their name, and names what only a cluster does.
     warnings.filterwarnings("ignore", category=RuntimeWarning, module="kfp")
     warnings.filterwarnings("ignore", ".*will be ignored", UserWarning)
     local.init(
-        _runner(folder, request["containers"]),
+        _runner(folder, settings, request["containers"]),
         pipeline_root=str(root),
-        workspace_root=str(folder / "workspace"),
+        workspace_root=str(workspace),
         enable_caching=bool(request["stamp"]),
         cache_root=str(settings.pipeline_dir / "cache"),
     )
-    definition(settings, request["stamp"], request["variables"])(as_of=request["as_of"])
+    run = definition(settings, request["stamp"], request["variables"], request["code"])
+    run(as_of=request["as_of"])
 
 
 def _raw_listing(settings: Settings) -> str:
@@ -166,13 +178,55 @@ def _raw_listing(settings: Settings) -> str:
     )
 
 
-def _runner(folder: Path, containers: dict[str, Any] | None) -> Any:
+def _runner(folder: Path, settings: Settings, containers: bool) -> Any:
     from kfp import local
 
-    if containers is None:
+    if not containers:
         return local.SubprocessRunner(use_venv=False)
-    states = {STATES_VARIABLE: str(folder / STATES_FOLDER)}
-    return local.DockerRunner(environment=states, **containers)
+    from docker.types import Mount
+
+    home = str(settings.home.resolve())
+    mounts = [
+        Mount(home, home, type="bind"),
+        Mount(STATES_MOUNT, str(folder / STATES_FOLDER), type="bind"),
+    ]
+    if settings.raw_data and "://" not in settings.raw_data:
+        raw = str(Path(settings.raw_data).resolve())
+        mounts.append(Mount(raw, raw, type="bind", read_only=True))
+    given = {k: v for k, v in os.environ.items() if k.startswith(HANDED_TO_CONTAINERS)}
+    return local.DockerRunner(
+        entrypoint=[],
+        environment={**given, STATES_VARIABLE: STATES_MOUNT},
+        labels={RUN_LABEL: folder.name},
+        mounts=mounts,
+        network_mode="host",
+        user=f"{os.getuid()}:{os.getgid()}",
+    )
+
+
+def _image_id(name: str) -> str:
+    """The id of an image that the engine has."""
+    import docker
+
+    try:
+        return str(docker.from_env().images.get(name).id)
+    except docker.errors.APIError as error:
+        raise PipelineError(
+            f"ML_PIPELINE_IMAGE={name} cannot be used: {error.explanation}; `make images` builds it"
+        ) from error
+    except docker.errors.DockerException as error:
+        raise PipelineError(
+            f"no container engine answers: {error}; start Docker, let DOCKER_HOST name another "
+            "engine, or run the pipeline without --containers"
+        ) from error
+
+
+def _remove_containers(folder: Path) -> None:
+    import docker
+
+    label = f"{RUN_LABEL}={folder.name}"
+    for container in docker.from_env().containers.list(all=True, filters={"label": label}):
+        container.remove(force=True)
 
 
 def _environment(folder: Path) -> dict[str, str]:

@@ -31,6 +31,9 @@ def pipeline_run(
     no_cache: Annotated[
         bool, typer.Option("--no-cache", help="Run every step, whatever an earlier run made.")
     ] = False,
+    containers: Annotated[
+        bool, typer.Option("--containers", help="Run each step in a container of the jobs' image.")
+    ] = False,
 ) -> None:
     """Run the pipeline on this machine and register the model if it is better.
 
@@ -40,7 +43,7 @@ def pipeline_run(
 
     watcher = Watcher()
     with watcher.live:
-        version = run(Settings(), as_of, cache=not no_cache, watch=watcher)
+        version = run(Settings(), as_of, cache=not no_cache, watch=watcher, containers=containers)
     out.print(watcher.table(finished=True))
     if version is None:
         out.print("the model is not better than production: nothing was registered")
