@@ -110,9 +110,18 @@ def test_the_pages_build_without_a_warning(tmp_path: Path) -> None:
 def test_links_lead_to_files() -> None:
     for document in DOCUMENTS:
         text = document.read_text(encoding="utf-8")
-        for target in re.findall(r"\]\(([^)#\s]+)[^)]*\)", text):
-            if "://" not in target:
-                assert (document.parent / target).exists(), f"{document.name}: {target}"
+        for target, anchor in re.findall(r"\]\(([^)#\s]*)#?([^)\s]*)[^)]*\)", text):
+            if "://" in target:
+                continue
+            place = document.parent / target if target else document
+            assert place.exists(), f"{document.name}: {target}"
+            assert not anchor or anchor in anchors(place), f"{document.name}: {target}#{anchor}"
+
+
+def anchors(document: Path) -> set[str]:
+    """The anchors that GitHub and Sphinx give to a page's headings."""
+    headings = re.findall(r"^#+ (.+)$", document.read_text(encoding="utf-8"), re.MULTILINE)
+    return {re.sub(r"[^\w\- ]", "", line.lower()).replace(" ", "-") for line in headings}
 
 
 def test_the_files_of_the_page_on_where_things_are_exist() -> None:
