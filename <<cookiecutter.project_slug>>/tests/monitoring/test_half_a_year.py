@@ -104,7 +104,8 @@ class HalfAYear:
     def customers(self, at: datetime) -> pd.DataFrame:
         """Everybody known at an instant: features and what will come true."""
         features = data.features_at(self.truth, at).df()
-        return features.merge(data.labels_at(self.truth, at).df(), on=data.KEY)
+        rows = features.merge(data.labels_at(self.truth, at).df(), on=data.KEY)
+        return rows.sort_values(data.KEY, ignore_index=True)
 
     def serve(self, day: int) -> None:
         """Answer some customers as the server does, and give back what has come true by now."""
