@@ -242,6 +242,7 @@ def begin(folder: Path, monkeypatch: pytest.MonkeyPatch) -> HalfAYear:
         "BOOTSTRAP_RESAMPLES": 100,
         "DRIFT_WINDOW_DAYS": 1,
         "ALLOWED_SEGMENT_HARM": 0.05,
+        "ALLOWED_CALIBRATION_ERROR": 0.2,
     }.items():
         monkeypatch.setenv(f"ML_{name}", str(value))
     monkeypatch.setenv("NO_PROXY", "127.0.0.1")
