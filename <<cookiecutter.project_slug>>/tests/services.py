@@ -134,7 +134,9 @@ def running_postgres() -> Iterator[Postgres]:
     postgres, initdb = require_program("postgres"), require_program("initdb")
     as_user = {"user": POSTGRES_USER, "group": POSTGRES_USER, "extra_groups": []}
     options: dict[str, Any] = as_user if os.geteuid() == 0 else {}
-    with TemporaryDirectory(prefix="postgres-") as folder:
+    # Another user can't reach into a folder for temporary files that is root's alone.
+    reachable = "/var/tmp" if options else None
+    with TemporaryDirectory(prefix="postgres-", dir=reachable) as folder:
         if options:
             shutil.chown(folder, POSTGRES_USER, POSTGRES_USER)
         data = f"{folder}/data"
