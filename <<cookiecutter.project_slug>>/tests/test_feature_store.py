@@ -1,7 +1,6 @@
 from __future__ import annotations
 
 import shutil
-import signal
 import sqlite3
 import subprocess
 import sys
@@ -108,23 +107,30 @@ def test_an_incremental_run_brings_what_is_new(built: Settings) -> None:
     assert online_rows(later, [row.pop(data.KEY)]) == [row]
 
 
+def killed_amid(built: Settings, slow: Settings) -> int:
+    """How many values a materialization from nothing had written when it was killed."""
+    with closing(sqlite3.connect(built.home / "feature_online.db")) as db, db:
+        db.execute(f"DELETE FROM {PACKAGE}_{feature_store.VIEW}")
+    process = subprocess.Popen(
+        [sys.executable, "-m", PACKAGE, "features", "materialize"],
+        env={"ML_HOME": str(built.home), "ML_FEATURE_REPO": str(slow.feature_repo)},
+    )
+    end = time.monotonic() + 60
+    while process.poll() is None and not online_values(built):
+        assert time.monotonic() < end
+        time.sleep(0.01)
+    process.kill()
+    process.wait()
+    return len(online_values(built))
+
+
 def test_a_killed_run_is_safe_to_repeat(built: Settings, tmp_path: Path) -> None:
     slow = own_repo(built, tmp_path / "repo")
     path = feature_store.repo_file(slow)
     path.write_text(path.read_text().replace("batch_size: 5000", "batch_size: 2"))
-    process = subprocess.Popen(
-        [sys.executable, "-m", PACKAGE, "features", "materialize"],
-        env={"ML_HOME": str(built.home), "ML_FEATURE_REPO": str(tmp_path / "repo")},
-    )
-    end = time.monotonic() + 60
-    while not (killed_with := len(online_values(built))):
-        assert process.poll() is None
-        assert time.monotonic() < end
-        time.sleep(0.01)
-    process.send_signal(signal.SIGKILL)
-    process.wait()
     rows = features.newest_rows(built, CUSTOMERS)
-    assert killed_with < len(rows) * len(NAMES)
+    # On a busy machine the kill may come when all is written: then once more.
+    assert any(0 < killed_amid(built, slow) < len(rows) * len(NAMES) for _ in range(5))
     assert feature_store.materialize(built).entities == len(rows)
     keys = [row.pop(data.KEY) for row in rows]
     assert online_rows(built, keys) == rows

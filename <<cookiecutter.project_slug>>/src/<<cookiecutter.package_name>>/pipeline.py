@@ -30,6 +30,7 @@ from .errors import ProjectError
 from .kubeflow import PARALLEL_CANDIDATES, code_fingerprint, definition, step_variables
 from .settings import PACKAGE, Settings, variable_name
 from .steps import DERIVED, STATES_VARIABLE
+from .tracking import variable_prefix
 
 LOG_FILE = "log.txt"
 REQUEST_FILE = "request.json"
@@ -40,7 +41,7 @@ POLL_SECONDS = 0.1
 STOP_SECONDS = 10
 KEPT_LOG_LINES = 15
 # Variables that processes would inherit, and containers do not.
-HANDED_TO_CONTAINERS = ("AWS_", "MLFLOW_", "OMP_", "WANDB_")
+HANDED_TO_CONTAINERS = ("AWS_", "MLFLOW_", "OMP_")
 
 
 class PipelineError(ProjectError):
@@ -193,7 +194,8 @@ def _runner(folder: Path, settings: Settings, containers: bool) -> Any:
     if settings.raw_data and "://" not in settings.raw_data:
         raw = str(Path(settings.raw_data).resolve())
         mounts.append(Mount(raw, raw, type="bind", read_only=True))
-    given = {k: v for k, v in os.environ.items() if k.startswith(HANDED_TO_CONTAINERS)}
+    handed = (*HANDED_TO_CONTAINERS, variable_prefix())
+    given = {name: value for name, value in os.environ.items() if name.startswith(handed)}
     return local.DockerRunner(
         entrypoint=[],
         environment={**given, STATES_VARIABLE: STATES_MOUNT},

@@ -196,7 +196,15 @@ def worker_ids(server: Server) -> list[int]:
     """The processes that answer: the server's children that are no helpers of multiprocessing."""
     children = Path(f"/proc/{server.process.pid}/task/{server.process.pid}/children")
     found = [int(pid) for pid in children.read_text().split()]
-    return [pid for pid in found if b"spawn_main" in Path(f"/proc/{pid}/cmdline").read_bytes()]
+    return [pid for pid in found if b"spawn_main" in command_of(pid)]
+
+
+def command_of(pid: int) -> bytes:
+    """Its words; none of a process that is gone by now."""
+    try:
+        return Path(f"/proc/{pid}/cmdline").read_bytes()
+    except (FileNotFoundError, ProcessLookupError):
+        return b""
 
 
 @pytest.mark.skipif(not Path("/proc/self/task").exists(), reason="needs /proc")

@@ -94,11 +94,20 @@ def not_mirrored(settings: Settings) -> str:
     return str(_tracker().not_mirrored(settings))
 
 
+def variable_prefix() -> str:
+    """How the names of the tracker's own environment variables begin."""
+    return f"{_module_name().upper()}_"
+
+
 def _tracker() -> ModuleType:
+    return importlib.import_module(f"{__name__}.{_module_name()}")
+
+
+def _module_name() -> str:
     modules = sorted(module.name for module in pkgutil.iter_modules(__path__))
     if len(modules) != 1:
         raise RuntimeError(
             f"{__name__} must hold exactly one tracker's module and holds "
             f"{', '.join(modules) or 'none'}: remove the others"
         )
-    return importlib.import_module(f"{__name__}.{modules[0]}")
+    return modules[0]
