@@ -8,8 +8,9 @@ import pytest
 
 from <<cookiecutter.package_name>>.bundle import Bundle, read_bundle
 from <<cookiecutter.package_name>>.evaluation import EvaluationError
-from <<cookiecutter.package_name>>.gate import HOLDOUT, NEWEST, Verdict, judge
+from <<cookiecutter.package_name>>.gate import judge
 from <<cookiecutter.package_name>>.holdout import Holdout, read_holdout
+from <<cookiecutter.package_name>>.verdict import HOLDOUT, NEWEST, Verdict
 
 from .homes import TrainedHome
 from .trained import SIGNATURES, write_trained_model

@@ -11,10 +11,9 @@ from dataclasses import dataclass
 from datetime import datetime, timezone
 
 import numpy as np
-from pydantic import BaseModel, ConfigDict
 
 from . import data, features, model
-from .bundle import Bundle, Interval
+from .bundle import Bundle
 from .errors import ProjectError
 from .evaluation import (
     LARGEST_ONNX_DIFFERENCE,
@@ -29,64 +28,12 @@ from .evaluation import (
 )
 from .holdout import BASELINE, ESTIMATOR, Holdout
 from .schema import Blocks, Signature
-from .segments import Segment, compare_segments
+from .segments import compare_segments
 from .settings import Settings
+from .verdict import HOLDOUT, NEWEST, Check, Measured, Verdict
 
-HOLDOUT, NEWEST = "hold-out", "newest labels"
 ROUNDS, CALLS = 5, 200
 MEGABYTE = 1_000_000
-
-
-class Check(BaseModel):
-    """One question of the gate, with its figure and its limit in words."""
-
-    model_config = ConfigDict(frozen=True)
-
-    name: str
-    passed: bool
-    figure: str
-    limit: str
-    rows: str = ""
-
-
-class Measured(BaseModel):
-    """Every figure of the candidate on one set of rows, and of those it is held against."""
-
-    model_config = ConfigDict(frozen=True, ser_json_inf_nan="strings")
-
-    rows: int
-    metrics: dict[str, Interval]
-    calibration_error: float
-    calibration_error_by_chance: float
-    gains: dict[str, Interval]
-    segments: tuple[Segment, ...]
-
-
-class Verdict(BaseModel):
-    """The gate's answer for one version, against one version of production."""
-
-    model_config = ConfigDict(frozen=True)
-
-    version: str
-    production: str | None
-    judged_at: datetime
-    checks: tuple[Check, ...]
-    measured: dict[str, Measured]
-
-    @property
-    def passed(self) -> bool:
-        """Whether every check passed."""
-        return all(check.passed for check in self.checks)
-
-    @property
-    def failed(self) -> list[str]:
-        """The names of the checks that failed."""
-        return [check.name for check in self.checks if not check.passed]
-
-    @property
-    def rows(self) -> int:
-        """How many hold-out rows it was judged on."""
-        return self.measured[HOLDOUT].rows
 
 
 @dataclass(frozen=True)

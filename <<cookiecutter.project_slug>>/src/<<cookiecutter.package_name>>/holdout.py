@@ -4,13 +4,16 @@ from __future__ import annotations
 
 from dataclasses import dataclass, replace
 from pathlib import Path
+from typing import TYPE_CHECKING
 
 import numpy as np
 import pandas as pd
 from numpy.typing import NDArray
 
-from .evaluation import Floats, Outcomes
 from .schema import Signature
+
+if TYPE_CHECKING:
+    from .evaluation import Floats, Outcomes
 
 ESTIMATOR = "estimator"
 BASELINE = "baseline"

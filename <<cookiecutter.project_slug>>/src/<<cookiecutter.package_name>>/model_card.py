@@ -15,7 +15,7 @@ from typing import TYPE_CHECKING
 from markdown_it import MarkdownIt
 
 from .bundle import Bundle
-from .gate import Verdict
+from .verdict import Verdict
 
 if TYPE_CHECKING:
     from .versions import Version

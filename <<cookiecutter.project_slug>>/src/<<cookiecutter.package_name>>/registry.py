@@ -19,7 +19,7 @@ from typing import Any
 
 from pydantic import BaseModel, ConfigDict
 
-from . import gate, model_card
+from . import model_card
 from .bundle import Bundle, RunReference, read_bundle
 from .errors import ProjectError
 from .experiment import read_experiment
@@ -39,6 +39,7 @@ from .served_models import PRODUCTION, add_version, write_aliases
 from .settings import Settings
 from .tracking import mirror
 from .trained_model import BUNDLE_FOLDER, EVALUATION_FILE, MODEL_URI_FILE, REPORTS_FOLDER
+from .verdict import Verdict
 from .versions import VALIDATION_TAG, Version
 
 STAGING = "staging"
@@ -131,18 +132,21 @@ class Registry:
                 f"{self._name} has no version or alias {reference!r}; {known}"
             ) from error
 
-    def validate(self, reference: str = STAGING, new_signature: bool = False) -> gate.Verdict:
+    def validate(self, reference: str = STAGING, new_signature: bool = False) -> Verdict:
         """Judge a version against the baseline and production and store the verdict on it.
 
         Args:
             reference: a version's number or an alias.
             new_signature: whether it may read or answer other things than production does.
         """
+        # Judging alone takes scikit-learn, whose import is half the time of every other command.
+        from .gate import judge
+
         version = self.version(reference)
         with self._files(version.number) as files:
             candidate = read_bundle(files / BUNDLE_PATH)
             holdout = read_holdout(files / EVALUATION_PATH, candidate.signature)
-        verdict = gate.judge(
+        verdict = judge(
             self._settings,
             version.number,
             candidate,
@@ -153,7 +157,7 @@ class Registry:
         self._store(verdict)
         return verdict
 
-    def verdict(self, reference: str) -> gate.Verdict:
+    def verdict(self, reference: str) -> Verdict:
         """What the gate said of a version when it last judged it.
 
         Raises:
@@ -169,7 +173,7 @@ class Registry:
             raise RegistryError(
                 f"the verdict of version {version.number} was altered: run `registry validate`"
             )
-        return gate.Verdict.model_validate_json(content)
+        return Verdict.model_validate_json(content)
 
     def promote(self, reference: str = STAGING, reason: str = "", force: bool = False) -> Version:
         """Point ``production`` at a version that passed the gate.
@@ -349,7 +353,7 @@ class Registry:
             ) from error
         record.settle(number, done=True)
 
-    def _store(self, verdict: gate.Verdict) -> None:
+    def _store(self, verdict: Verdict) -> None:
         """Keep every figure as a file of the version; a tag is too short for it and names it."""
         content = verdict.model_dump_json(indent=2).encode()
         place = f"{VERDICTS_FOLDER}/{self._name}/{verdict.version}"

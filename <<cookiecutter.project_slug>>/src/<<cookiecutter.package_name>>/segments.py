@@ -14,35 +14,17 @@ from typing import Any
 import numpy as np
 import pandas as pd
 from numpy.typing import NDArray
-from pydantic import BaseModel, ConfigDict
 from scipy import stats
 
 from .evaluation import Floats, row_losses
 from .holdout import Holdout
 from .schema import Signature
+from .verdict import Segment
 
 BINS = 4
 MOST_CATEGORIES = 20
 FALSE_ALARMS = 0.025
 LEAST_CLUSTERS = 2
-
-
-class Segment(BaseModel):
-    """The rows of one category or bin: the mean losses, and how much larger the candidate's is."""
-
-    model_config = ConfigDict(frozen=True)
-
-    feature: str
-    values: str
-    rows: int
-    loss: float
-    other_loss: float
-    harm: float
-    harm_at_least: float
-
-    def __str__(self) -> str:
-        harm = f"{self.harm:+.4f} (at least {self.harm_at_least:+.4f})"
-        return f"{self.feature} {self.values}: loss {harm}"
 
 
 def compare_segments(

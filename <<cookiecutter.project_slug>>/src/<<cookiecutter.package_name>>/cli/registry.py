@@ -14,7 +14,7 @@ from ..console import out
 from ..settings import Settings
 
 if TYPE_CHECKING:
-    from ..gate import Verdict
+    from ..verdict import Verdict
 
 commands = typer.Typer(no_args_is_help=True, help="Versions of the model.")
 
