@@ -37,6 +37,18 @@ def test_the_training_frame_holds_what_was_known_at_each_instant(simulated: Sett
     )
 
 
+def test_the_newest_examples_may_be_had_alone(simulated: Settings) -> None:
+    features.build(simulated)
+    whole = features.training_frame(simulated)
+    *_, last_but_one, newest = data.example_times(simulated)
+    expected = whole[whole[features.TIMESTAMP] == newest]
+    frame = features.training_frame(simulated, after=last_but_one)
+    assert len(frame) == len(expected) > 0
+    for name in (features.TIMESTAMP, *NAMES, data.LABEL):
+        assert frame[name].tolist() == expected[name].tolist()
+    assert features.examples(simulated, after=newest).num_rows == 0
+
+
 def test_building_again_changes_nothing(simulated: Settings) -> None:
     features.build(simulated)
     first = features.training_frame(simulated)

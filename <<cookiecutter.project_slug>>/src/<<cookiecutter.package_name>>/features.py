@@ -75,8 +75,22 @@ def build(settings: Settings) -> Build:
     return Build(len(times) + 1, examples, share, entities)
 
 
-def training_frame(settings: Settings) -> pd.DataFrame:
+def examples(settings: Settings, after: datetime | None = None) -> pa.Table:
+    """The key, instant and label of every example, or of those after an instant.
+
+    Raises:
+        DataError: there is no table of them.
+    """
+    newer = None if after is None else [(TIMESTAMP, ">", after)]
+    return pq.read_table(_labels_path(settings), filters=newer)
+
+
+def training_frame(settings: Settings, after: datetime | None = None) -> pd.DataFrame:
     """Every labelled example with its features as known at its instant.
+
+    Args:
+        settings: where the tables and the feature store are.
+        after: leaves out the examples up to this instant.
 
     Returns:
         One row an example, ordered by instant: the key (categorical), event_timestamp, the
@@ -86,7 +100,7 @@ def training_frame(settings: Settings) -> pd.DataFrame:
         DataError: the tables are missing or nothing is registered, or an example lacks a
             feature's value.
     """
-    labels = pq.read_table(_labels_path(settings))
+    labels = examples(settings, after)
     order = pa.array(np.arange(labels.num_rows))
     entity_rows = labels.append_column(ORDER, order).to_pandas(types_mapper=_text_as_arrow)
     store = feature_store.open_store(settings)

@@ -109,13 +109,13 @@ def _newest_labels(
     if not _as_declared(signature):
         return "not looked for: the schema differs"
     since = max(bundle.metadata.as_of for bundle in (candidate, *(production or ())[1:]))
+    newest_seen = since - data.HORIZON
     try:
-        frame = features.training_frame(settings)
+        if not features.examples(settings, newest_seen).num_rows:
+            return f"none since {since:%Y-%m-%d}: the hold-out is the newest there is"
+        frame = features.training_frame(settings, newest_seen)
     except ProjectError as error:
         return f"no feature table here ({error})"
-    frame = frame[frame[features.TIMESTAMP] + data.HORIZON > since]
-    if frame.empty:
-        return f"none since {since:%Y-%m-%d}: the hold-out is the newest there is"
     _, clusters = np.unique(frame[data.KEY].cat.codes.to_numpy(), return_inverse=True)
     rows = Holdout(
         features=frame[list(signature.names)],
