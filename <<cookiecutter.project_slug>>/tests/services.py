@@ -14,7 +14,7 @@ from dataclasses import dataclass, field
 from itertools import count
 from pathlib import Path
 from tempfile import TemporaryDirectory
-from typing import Any
+from typing import Any, NoReturn
 
 import psycopg
 import pytest
@@ -28,12 +28,16 @@ def require_program(name: str) -> str:
     """The program's path; without it the test skips, or fails where REQUIRE_SERVICES is set."""
     folders = [*os.get_exec_path(), *map(str, POSTGRES_FOLDERS)]
     path = shutil.which(name, path=os.pathsep.join(folders))
-    if path is not None:
-        return path
-    message = f"{name} is not installed"
+    if path is None:
+        missing(f"{name} is not installed")
+    return path
+
+
+def missing(what: str) -> NoReturn:
+    """Skip for want of something, or fail where REQUIRE_SERVICES is set."""
     if os.environ.get("REQUIRE_SERVICES"):
-        pytest.fail(message)
-    pytest.skip(message)
+        pytest.fail(what)
+    pytest.skip(what)
 
 
 def free_port() -> int:

@@ -1,11 +1,14 @@
 from __future__ import annotations
 
+import os
 import shutil
+import signal
 from collections import Counter
 from datetime import date, timedelta
 from pathlib import Path
 
 import pandas as pd
+import psutil
 import pytest
 
 from <<cookiecutter.package_name>> import kubeflow, lineage, pipeline, steps
@@ -66,6 +69,22 @@ def test_a_failing_check_stops_before_training_and_says_why(home: Settings) -> N
     assert watched.counts == Counter(["prepare_data", "build_features", "check_data"])
     assert watched.states[-1].state == "failed"
     assert Registry(home).versions() == []
+
+
+def test_sigterm_ends_the_run_with_its_steps(home: Settings) -> None:
+    steps_of_the_run: list[psutil.Process] = []
+
+    def end(states: list[StepState]) -> None:
+        if states and not steps_of_the_run:
+            steps_of_the_run.extend(psutil.Process().children(recursive=True))
+            os.kill(os.getpid(), signal.SIGTERM)
+
+    with pytest.raises(SystemExit) as ended:
+        run(home, watch=end)
+    assert ended.value.code == 128 + signal.SIGTERM
+    assert steps_of_the_run
+    _, alive = psutil.wait_procs(steps_of_the_run, timeout=5)
+    assert alive == []
 
 
 def test_without_an_engine_containers_are_refused(

@@ -17,9 +17,11 @@ import os
 import signal
 import subprocess
 import sys
+import threading
 import time
 import warnings
-from collections.abc import Callable
+from collections.abc import Callable, Iterator
+from contextlib import contextmanager
 from dataclasses import dataclass
 from datetime import datetime, timezone
 from pathlib import Path
@@ -122,9 +124,10 @@ def run(
             start_new_session=True,
         )
         try:
-            while process.poll() is None:
-                _report(watch, folder)
-                time.sleep(POLL_SECONDS)
+            with _ended_by_sigterm():
+                while process.poll() is None:
+                    _report(watch, folder)
+                    time.sleep(POLL_SECONDS)
         finally:
             _stop(process)
             if containers and process.returncode != 0:
@@ -247,6 +250,19 @@ def _report(watch: Callable[[list[StepState]], None] | None, folder: Path) -> li
     if watch:
         watch(states)
     return states
+
+
+@contextmanager
+def _ended_by_sigterm() -> Iterator[None]:
+    """Let SIGTERM break a run off as Ctrl-C does: its steps are in a session of their own."""
+    if threading.current_thread() is not threading.main_thread():  # which alone may handle signals
+        yield
+        return
+    before = signal.signal(signal.SIGTERM, lambda *_: sys.exit(128 + signal.SIGTERM))
+    try:
+        yield
+    finally:
+        signal.signal(signal.SIGTERM, before)
 
 
 def _stop(process: subprocess.Popen[bytes]) -> None:

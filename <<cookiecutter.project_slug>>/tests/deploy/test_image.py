@@ -25,7 +25,7 @@ from <<cookiecutter.package_name>>.served_models import add_version, write_alias
 from <<cookiecutter.package_name>>.trained_model import BUNDLE_FOLDER
 
 from ..homes import TrainedHome
-from ..services import free_port
+from ..services import free_port, missing
 from .files import PROJECT, SLUG, run
 
 pytestmark = [pytest.mark.slow, pytest.mark.xdist_group("images")]
@@ -60,11 +60,11 @@ def _engine() -> None:
 def docker_is_ready() -> None:
     """Skip where no engine answers or the base image is not to be had."""
     if shutil.which("docker") is None or docker("info", check=False).returncode:
-        pytest.skip("no container engine answers `docker info`")
+        missing("no container engine answers `docker info`")
     if docker("image", "inspect", BASE, check=False).returncode:
         pulled = docker("pull", "--quiet", BASE, check=False)
         if pulled.returncode:
-            pytest.skip(f"the base image {BASE} is not to be had: {pulled.stdout.strip()}")
+            missing(f"the base image {BASE} is not to be had: {pulled.stdout.strip()}")
 
 
 @pytest.fixture(scope="module")

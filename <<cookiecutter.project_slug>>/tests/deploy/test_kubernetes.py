@@ -12,7 +12,7 @@ from typer.main import get_command
 
 from <<cookiecutter.package_name>>.cli import app
 
-from ..services import require_program
+from ..services import missing, require_program
 from .files import DEPLOY, PROJECT, SLUG, load, run
 
 OVERLAYS = ("dev", "staging", "production")
@@ -25,7 +25,7 @@ def kubectl() -> str:
     path = require_program("kubectl")
     version = json.loads(run(path, "version", "--client", "--output=json").stdout)
     if not str(version.get("kustomizeVersion", "")).startswith("v5"):
-        pytest.skip("kubectl is too old: its kustomize is not version 5")
+        missing("kubectl is too old: its kustomize is not version 5")
     return path
 
 
