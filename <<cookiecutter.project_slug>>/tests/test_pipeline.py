@@ -72,11 +72,13 @@ def test_a_failing_check_stops_before_training_and_says_why(home: Settings) -> N
 
 
 def test_sigterm_ends_the_run_with_its_steps(home: Settings) -> None:
+    others = psutil.Process().children(recursive=True)  # servers of other tests
     steps_of_the_run: list[psutil.Process] = []
 
     def end(states: list[StepState]) -> None:
         if states and not steps_of_the_run:
-            steps_of_the_run.extend(psutil.Process().children(recursive=True))
+            now = psutil.Process().children(recursive=True)
+            steps_of_the_run.extend(set(now).difference(others))
             os.kill(os.getpid(), signal.SIGTERM)
 
     with pytest.raises(SystemExit) as ended:

@@ -90,9 +90,9 @@ def recorded(tmp_path_factory: pytest.TempPathFactory) -> Iterator[Recorded]:
             patch.setenv(name, str(outside))
         for name in ("HTTP_PROXY", "HTTPS_PROXY", "http_proxy", "https_proxy", "ALL_PROXY"):
             patch.setenv(name, f"http://127.0.0.1:{proxy.getsockname()[1]}")
+        wandb.teardown()  # first: the patch would put back the address of a service that is gone
         for name in [name for name in os.environ if name.startswith("WANDB_")]:
             patch.delenv(name)
-        wandb.teardown()
         settings = Settings(home=home, model_name=MODEL)
         with only_loopback():
             reference, trained, uri = record(settings, settings.models_dir / "trained")
