@@ -175,10 +175,12 @@ def test_a_custom_resource_of_a_wrong_type_is_found(models: Path, manifests: Pat
     assert validate(models, [{**broken, "spec": {"endpoints": "http"}}]).returncode != 0
 
 
+@pytest.mark.slow
 @pytest.mark.xdist_group("mlflow")
 def test_pre_commit_passes_as_rendered(
     rendered_with_environment: Callable[[str], RenderedProject], tmp_path: Path
 ) -> None:
+    """What `make lint` and `make audit` check, on every file and without their caches."""
     project = rendered_with_environment("mlflow")
     copy = project.copy(tmp_path / "project")
     (copy.path / ".venv").symlink_to(project.path / ".venv")

@@ -1,4 +1,4 @@
-"""A rendered project, as a person uses it: its demo, its linters, its own tests, its pins."""
+"""A rendered project, as a person uses it: its demo, its checks, its own tests, its pins."""
 
 from __future__ import annotations
 
@@ -39,7 +39,7 @@ def test_the_demo_ends_with_a_prediction_and_a_summary(
 
 
 @pytest.mark.parametrize("tracker", EACH_TRACKER)
-@pytest.mark.parametrize("target", ["lint", "test"])
+@pytest.mark.parametrize("target", ["lint", "audit", "test"])
 def test_its_own_checks_pass(
     tracker: str, target: str, rendered_with_environment: Callable[[str], RenderedProject]
 ) -> None:
