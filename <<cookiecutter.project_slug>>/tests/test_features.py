@@ -42,7 +42,7 @@ def test_the_newest_examples_may_be_had_alone(simulated: Settings) -> None:
     whole = features.training_frame(simulated)
     *_, last_but_one, newest = data.example_times(simulated)
     expected = whole[whole[features.TIMESTAMP] == newest]
-    frame = features.training_frame(simulated, after=last_but_one)
+    frame = features.training_frame(simulated, features.examples(simulated, after=last_but_one))
     assert len(frame) == len(expected) > 0
     for name in (features.TIMESTAMP, *NAMES, data.LABEL):
         assert frame[name].tolist() == expected[name].tolist()

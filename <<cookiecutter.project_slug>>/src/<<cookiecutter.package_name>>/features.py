@@ -85,12 +85,12 @@ def examples(settings: Settings, after: datetime | None = None) -> pa.Table:
     return pq.read_table(_labels_path(settings), filters=newer)
 
 
-def training_frame(settings: Settings, after: datetime | None = None) -> pd.DataFrame:
-    """Every labelled example with its features as known at its instant.
+def training_frame(settings: Settings, labels: pa.Table | None = None) -> pd.DataFrame:
+    """Labelled examples with their features as known at their instants.
 
     Args:
         settings: where the tables and the feature store are.
-        after: leaves out the examples up to this instant.
+        labels: some of the examples; default: every one.
 
     Returns:
         One row an example, ordered by instant: the key (categorical), event_timestamp, the
@@ -100,7 +100,7 @@ def training_frame(settings: Settings, after: datetime | None = None) -> pd.Data
         DataError: the tables are missing or nothing is registered, or an example lacks a
             feature's value.
     """
-    labels = examples(settings, after)
+    labels = examples(settings) if labels is None else labels
     order = pa.array(np.arange(labels.num_rows))
     entity_rows = labels.append_column(ORDER, order).to_pandas(types_mapper=_text_as_arrow)
     store = feature_store.open_store(settings)

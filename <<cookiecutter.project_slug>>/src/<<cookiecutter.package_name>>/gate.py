@@ -109,11 +109,11 @@ def _newest_labels(
     if not _as_declared(signature):
         return "not looked for: the schema differs"
     since = max(bundle.metadata.as_of for bundle in (candidate, *(production or ())[1:]))
-    newest_seen = since - data.HORIZON
     try:
-        if not features.examples(settings, newest_seen).num_rows:
+        labels = features.examples(settings, after=since - data.HORIZON)
+        if not labels.num_rows:
             return f"none since {since:%Y-%m-%d}: the hold-out is the newest there is"
-        frame = features.training_frame(settings, newest_seen)
+        frame = features.training_frame(settings, labels)
     except ProjectError as error:
         return f"no feature table here ({error})"
     _, clusters = np.unique(frame[data.KEY].cat.codes.to_numpy(), return_inverse=True)
