@@ -4,6 +4,7 @@
 # The engine's packages are those of Debian's next release, unpacked into the folder.
 set -euo pipefail
 verb=$1 home=$2
+unset PYTHONWARNINGS # Debian's packages run scripts of their own at installation
 export PATH=$home/bin:$PATH DOCKER_HOST=unix://$home/docker.sock DOCKER_CONFIG=$home/cli
 mirror=$(awk '/^URIs/{print $2; exit}' /etc/apt/sources.list.d/debian.sources)
 
