@@ -43,9 +43,18 @@ base() { # Debian's Python where the public slim image has its own
   docker import -c 'ENV SSL_CERT_FILE=/etc/ssl/certs/ca-certificates.crt' -c 'ENV UV_SYSTEM_CERTS=1' "$home/base.tar" "$1" >/dev/null
 }
 
+stop() {
+  local engine
+  engine=$(cat "$home/docker.pid")
+  kill "$engine"
+  for _ in $(seq 100); do kill -0 "$engine" 2>/dev/null || break; sleep 0.3; done
+  # It leaves its network namespace mounted, and then nobody can remove the folder.
+  awk -v below="$home/" 'index($2, below) == 1 {print $2}' /proc/mounts | xargs --no-run-if-empty umount
+}
+
 case $verb in
 start) start ;;
 base) base "$3" ;;
-stop) kill "$(cat "$home/docker.pid")" ;;
+stop) stop ;;
 *) sed -n 2,4p "$0"; exit 2 ;;
 esac
