@@ -6,6 +6,7 @@ from pathlib import Path
 import pytest
 from pydantic import ValidationError
 
+from <<cookiecutter.package_name>>.serving.clock import Clock
 from <<cookiecutter.package_name>>.settings import Settings, environment_file
 
 PROJECT = Path(__file__).parents[1]
@@ -63,6 +64,28 @@ def test_the_servers_clock_follows_the_data(settings: Settings) -> None:
     fixed = settings.model_copy(update={"fixed_clock": datetime(1998, 6, 30)})
     now = datetime.now(timezone.utc).replace(tzinfo=None) + fixed.clock_offset
     assert abs(now - datetime(1998, 6, 30)) < timedelta(seconds=5)
+
+
+def test_a_running_servers_clock_follows_new_data(
+    settings: Settings, caplog: pytest.LogCaptureFixture
+) -> None:
+    def tells(instant: datetime) -> bool:
+        said = datetime.fromtimestamp(clock.now(), timezone.utc).replace(tzinfo=None)
+        return abs(said - instant) < timedelta(seconds=5)
+
+    clock = Clock(settings)
+    assert tells(datetime.now(timezone.utc).replace(tzinfo=None))
+    settings.data_dir.mkdir()
+    settings.data_manifest.write_text('{"newest_event": "1998-06-30T00:00:00"}', encoding="utf-8")
+    clock.refresh()
+    assert tells(datetime(1998, 6, 30))
+    clock.offset += 3600  # as if an hour had passed, which the same data does not take back
+    clock.refresh()
+    assert tells(datetime(1998, 6, 30, 1))
+    settings.data_manifest.write_text("{", encoding="utf-8")
+    clock.refresh()
+    assert tells(datetime(1998, 6, 30, 1))
+    assert "cannot be read, the clock goes on" in caplog.text
 
 
 def test_the_stores_are_inside_the_home_folder(settings: Settings) -> None:

@@ -33,11 +33,11 @@ from .prediction_log import (
     FEEDBACK_FOLDER,
     ROTATE_FILE,
     SEGMENTS_FOLDER,
-    SUFFIX,
     FeedbackRecord,
     ModelRecord,
     RowsRecord,
     read_segment,
+    segment_files,
 )
 from .schema import Signature
 from .settings import Settings
@@ -141,7 +141,7 @@ def _compact(folder: Path) -> Compacted:
     journal = folder / JOURNAL_FILE
     if journal.exists():
         done = _finish(folder, msgspec.json.decode(journal.read_bytes(), type=Journal))
-    if names := [path.name for path in _segments(folder) if not _is_open(path)]:
+    if names := [path.name for path in segment_files(folder) if not _is_open(path)]:
         new = _finish(folder, Journal(f"{time.time_ns():x}", names))
         done = Compacted(
             segments=done.segments + new.segments,
@@ -295,10 +295,6 @@ def _instants(seconds: bytes) -> pa.Array:
     return pa.array(whole).cast(pa.timestamp("us"))
 
 
-def _segments(folder: Path) -> list[Path]:
-    return sorted((folder / SEGMENTS_FOLDER).glob(f"[!.]*{SUFFIX}"))
-
-
 def _is_open(path: Path) -> bool:
     with path.open("rb") as file:
         try:
@@ -311,7 +307,7 @@ def _is_open(path: Path) -> bool:
 def _end_open_segments(folder: Path) -> list[str]:
     """Have the workers begin new segments; the names of those that stay open all the same."""
     time.sleep(SETTLE_SECONDS)
-    held = [path for path in _segments(folder) if _is_open(path)]
+    held = [path for path in segment_files(folder) if _is_open(path)]
     (folder / ROTATE_FILE).touch()
     give_up = time.monotonic() + ROTATE_WAIT_SECONDS
     while held and time.monotonic() < give_up:

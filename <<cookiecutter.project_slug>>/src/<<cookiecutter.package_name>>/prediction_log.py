@@ -341,6 +341,16 @@ def read(
     """)
 
 
+def segment_files(folder: Path) -> list[Path]:
+    """The log's segments, which ``log compact`` has not seen yet."""
+    return sorted((folder / SEGMENTS_FOLDER).glob(f"[!.]*{SUFFIX}"))
+
+
+def logged_days(folder: Path) -> list[str]:
+    """The days of which there are compacted rows, as 2026-01-31, the oldest first."""
+    return sorted({path.parent.name for path in (folder / DAYS_FOLDER).glob("*/[!.]*.parquet")})
+
+
 def _record_at(content: bytes, start: int) -> tuple[memoryview | None, int]:
     if start + HEADER.size > len(content):
         return None, start

@@ -328,21 +328,25 @@ class Settings(BaseSettings):
         return value.astimezone(timezone.utc).replace(tzinfo=None)
 
     @property
-    def as_of(self) -> datetime:
-        """Now, in UTC without a zone: the one owner of time (labels, freshness, windows)."""
+    def data_clock(self) -> datetime | None:
+        """The instant that counts as now; None where the machine's clock does."""
         if self.fixed_clock is not None:
             return self.fixed_clock
         if self.data_manifest.exists():
             manifest = json.loads(self.data_manifest.read_text(encoding="utf-8"))
             return datetime.fromisoformat(manifest["newest_event"])
-        return datetime.now(timezone.utc).replace(tzinfo=None)
+        return None
+
+    @property
+    def as_of(self) -> datetime:
+        """Now, in UTC without a zone: the one owner of time (labels, freshness, windows)."""
+        return self.data_clock or _utc_now()
 
     @property
     def clock_offset(self) -> timedelta:
         """How far ``as_of`` is from the clock at this moment: what the server adds to the clock."""
-        if self.fixed_clock is None and not self.data_manifest.exists():
-            return timedelta()
-        return self.as_of - datetime.now(timezone.utc).replace(tzinfo=None)
+        now = _utc_now()
+        return (self.data_clock or now) - now
 
     @property
     def data_dir(self) -> Path:
@@ -418,6 +422,10 @@ class Settings(BaseSettings):
     def promotions_uri(self) -> str:
         """The database of the promotion lock and audit record."""
         return self.promotion_database or f"sqlite:///{self.home.resolve() / 'promotions.db'}"
+
+
+def _utc_now() -> datetime:
+    return datetime.now(timezone.utc).replace(tzinfo=None)
 
 
 def variable_name(name: str) -> str:

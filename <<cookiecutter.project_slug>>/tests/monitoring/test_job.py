@@ -116,9 +116,12 @@ def test_without_a_log_there_are_too_few_rows() -> None:
     result = run("run")
     assert result.exit_code == 5
     assert "0 rows, 300 are needed" in result.output
+    assert "the log holds no rows; now is 2025-12-31" in result.output
 
 
-def test_the_window_of_the_log_is_judged(home: Path, tmp_path: Path) -> None:
+def test_the_window_of_the_log_is_judged(
+    home: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
     settings = Settings()
     rows = pd.read_parquet(simulate(tmp_path / "rows.parquet", "--shift", "none"))
     rows = rows.assign(
@@ -134,11 +137,19 @@ def test_the_window_of_the_log_is_judged(home: Path, tmp_path: Path) -> None:
     folder = home / "prediction_log" / "days" / f"{settings.as_of:%Y-%m-%d}"
     folder.mkdir(parents=True)
     rows.to_parquet(folder / "rows.parquet")
+    (home / "prediction_log" / "segments").mkdir()
+    (home / "prediction_log" / "segments" / "one.segment").touch()
     try:
         result = run("run", "--no-html")
+        monkeypatch.setenv("ML_AS_OF", "2026-03-01")
+        later = run("run", "--no-html")
     finally:
         shutil.rmtree(home / "prediction_log")
     assert "1,600 rows (the prediction log since" in result.output
+    assert "wait for" not in result.output
+    day = folder.name
+    assert f"the log holds rows of {day} to {day}, 1 segments wait" in later.output
+    assert "now is 2026-03-01 00:00" in later.output
 
 
 @pytest.mark.slow

@@ -14,7 +14,7 @@ from .. import data
 from ..bundle import Bundle, NumberProfile, Profile, StringProfile
 from ..database import connect, literal
 from ..errors import ProjectError
-from ..prediction_log import read
+from ..prediction_log import logged_days, read, segment_files
 from ..profiling import PREDICTION
 from ..schema import ANSWER_FIELDS
 from ..settings import Settings
@@ -227,6 +227,9 @@ def compare(
         performance = measure_performance(settings, reference.bundle, outcomes)
         source = file or f"the prediction log since {since:%Y-%m-%d %H:%M}"
         report = judge(settings, reference, counts, source, performance)
+        if file is None and report.status == "too few rows":
+            reasons = (*report.reasons, where_rows_are(settings))
+            report = report.model_copy(update={"reasons": reasons})
         names, most = list(counts.columns), settings.drift_sample_rows
         sample = sample_rows(rows, names, most, settings.seed) if report.columns and names else None
     return report.model_copy(update={"sample_rows": 0 if sample is None else len(sample)}), sample
@@ -280,6 +283,16 @@ def parquet_rows(db: duckdb.DuckDBPyConnection, file: str) -> duckdb.DuckDBPyRel
         return db.from_arrow(dataset(file, format="parquet"))
     except (OSError, pa.ArrowInvalid, duckdb.Error) as error:
         raise DriftError(f"{file} cannot be read as Parquet: {error}") from error
+
+
+def where_rows_are(settings: Settings) -> str:
+    """Where the prediction log's rows are, for whoever misses them in the window."""
+    folder = settings.prediction_log_dir
+    days, waiting = logged_days(folder), len(segment_files(folder))
+    held = f"the log holds rows of {days[0]} to {days[-1]}" if days else "the log holds no rows"
+    if waiting:
+        held += f", {waiting} segments wait for `log compact --now`"
+    return f"{held}; now is {settings.as_of:%Y-%m-%d %H:%M} (ML_AS_OF, or the data's newest event)"
 
 
 def logged_rows(

@@ -22,6 +22,7 @@ from starlette.types import ASGIApp, Receive, Scope, Send
 from uvicorn.supervisors import Multiprocess
 
 from ..settings import Settings
+from .clock import Clock
 from .fast_path import FastPath
 from .feedback import feedback_router
 from .logs import log_config
@@ -128,13 +129,15 @@ def create_app(settings: Settings, metrics_folder: Path | None = None) -> Servin
     store = ModelStore(settings.served_dir, settings.experiment_path, metrics)
     keys = ApiKeys(settings.api_keys)
     load = Load(settings.max_in_flight, settings.max_in_flight_bytes, settings.max_body_bytes)
-    recorder = Recorder(settings, metrics)
+    clock = Clock(settings)
+    recorder = Recorder(settings, metrics, clock)
     metrics.in_flight.set_function(lambda: load.requests)
     app.state.metrics, app.state.store = metrics, store
     shared = metrics_folder and SharedMetrics(metrics.registry, metrics_folder)
     app.state.shared_metrics = shared
     app.state.exposed = shared.as_registry() if shared else metrics.registry
     app.state.keys, app.state.load, app.state.recorder = keys, load, recorder
+    app.state.clock = clock
     app.fast_path = FastPath(app.plain, settings, store, recorder, keys, load)
     app.state.users = UserFeatures(settings)
     app.add_middleware(BodyLimitMiddleware, most_bytes=settings.max_body_bytes)
@@ -144,7 +147,7 @@ def create_app(settings: Settings, metrics_folder: Path | None = None) -> Servin
         feedback_router(
             lambda: store.current.control.metadata.signature if store.current else None,
             lambda: recorder.log,
-            settings.clock_offset.total_seconds(),
+            clock,
         )
     )
     app.add_api_route("/docs", _docs, include_in_schema=False)
@@ -188,7 +191,7 @@ async def _lifespan(app: FastAPI) -> AsyncIterator[None]:
     await asyncio.to_thread(store.refresh)
     recorder.open()
     seconds = app.state.settings.model_poll_seconds
-    work = [store.watch(seconds), recorder.run()]
+    work = [store.watch(seconds), app.state.clock.watch(seconds), recorder.run()]
     if shared := app.state.shared_metrics:
         work.append(shared.run())
     tasks = [asyncio.create_task(each) for each in work]

@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import time
 from collections.abc import Callable
 from typing import Annotated, Literal
 
@@ -11,6 +10,7 @@ from pydantic import BaseModel, ConfigDict, Field
 
 from ..prediction_log import Feedback, Outcome, SegmentWriter
 from ..schema import Signature
+from .clock import Clock
 from .problems import documented
 from .rows import LARGEST, InvalidRowsError, Text, ValueProblem, pointer
 
@@ -41,7 +41,7 @@ class FeedbackResponse(BaseModel):
 def feedback_router(
     signature: Callable[[], Signature | None],
     log: Callable[[], SegmentWriter | None],
-    clock_offset: float,
+    clock: Clock,
 ) -> APIRouter:
     """The address that takes outcomes, for the model and the log of the moment."""
     router = APIRouter()
@@ -55,7 +55,7 @@ def feedback_router(
         if writer is None:
             raise HTTPException(503, "the prediction log is off: see ML_LOG_PREDICTIONS", RETRY)
         outcome = _checked(body.outcome, model)
-        if not writer.append(Feedback(body.request_id, outcome, time.time() + clock_offset)):
+        if not writer.append(Feedback(body.request_id, outcome, clock.now())):
             raise HTTPException(503, "the prediction log is full: try again later", RETRY)
         return FeedbackResponse()
 

@@ -15,6 +15,7 @@ from numpy.typing import NDArray
 from ..prediction_log import LoggedRows, SegmentWriter
 from ..schema import Blocks
 from ..settings import Settings
+from .clock import Clock
 from .metrics import LogCollector, ServerMetrics
 from .router import Route
 from .store import Lineup, ServedModel, finite_rows
@@ -32,12 +33,12 @@ class Recorder:
     called every FOLD_SECONDS, at a scrape and at the end.
     """
 
-    def __init__(self, settings: Settings, metrics: ServerMetrics) -> None:
+    def __init__(self, settings: Settings, metrics: ServerMetrics, clock: Clock) -> None:
         self.sources: list[Callable[[], None]] = []
         self._settings = settings
         self._metrics = metrics
         self._log: SegmentWriter | None = None
-        self._offset = settings.clock_offset.total_seconds()
+        self._clock = clock
         self._shadow = ThreadPoolExecutor(1, "shadow")
         self._shadow_room = Semaphore(MOST_SHADOW_BLOCKS)
         self._described: dict[str, ServedModel] = {}
@@ -85,7 +86,7 @@ class Recorder:
         requests: int,
     ) -> None:
         """Keep rows of one variant; ``began`` is by ``time.perf_counter``."""
-        clock = time.time() - time.perf_counter() + self._offset
+        clock = self._clock.now() - time.perf_counter()
         model = lineup.models[route.index]
         rows = LoggedRows(
             model_version=model.version,
