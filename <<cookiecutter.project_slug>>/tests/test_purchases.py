@@ -30,6 +30,7 @@ BAD = {
     "unreadable date": "2,someday,1.0",
     "unreadable amount": "2,1997-01-01,$3",
     "negative amount": "2,1997-01-01,-3",
+    "date in the future": "2,2997-01-01,1.0",
     "repeated row": GOOD[0],
     "unreadable line": "2,1997-01-01,1.0,one,too,many",
 }
@@ -94,6 +95,18 @@ def test_repeated_rows_can_be_kept(settings: Settings, tmp_path: Path) -> None:
     manifest = import_log(settings, source, MAPPING, keep_duplicates=True, replace=False)
     assert manifest.rows == 4
     assert manifest.rejected == {}
+
+
+def test_dates_of_the_future_can_be_kept(settings: Settings, tmp_path: Path) -> None:
+    source = write_csv(tmp_path / "log.csv", *GOOD, BAD["date in the future"])
+    manifest = import_log(settings, source, MAPPING, False, replace=False, keep_future=True)
+    assert (manifest.rejected, settings.as_of) == ({}, datetime(2997, 1, 1))
+
+
+def test_what_counts_as_now_may_lie_ahead(settings: Settings, tmp_path: Path) -> None:
+    ahead = settings.model_copy(update={"fixed_clock": datetime(2997, 1, 1)})
+    source = write_csv(tmp_path / "log.csv", *GOOD, BAD["date in the future"])
+    assert import_log(ahead, source, MAPPING, False, replace=False).rejected == {}
 
 
 def test_a_clean_import_leaves_no_old_rejected_file(settings: Settings, tmp_path: Path) -> None:

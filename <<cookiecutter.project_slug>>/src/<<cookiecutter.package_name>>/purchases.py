@@ -9,7 +9,7 @@ from __future__ import annotations
 import hashlib
 from collections.abc import Sequence
 from dataclasses import dataclass
-from datetime import date, datetime, timedelta
+from datetime import date, datetime, timedelta, timezone
 from pathlib import Path
 from typing import Literal
 
@@ -142,12 +142,18 @@ def simulate(
 
 
 def import_log(
-    settings: Settings, source: Path, mapping: ColumnMapping, keep_duplicates: bool, replace: bool
+    settings: Settings,
+    source: Path,
+    mapping: ColumnMapping,
+    keep_duplicates: bool,
+    replace: bool,
+    keep_future: bool = False,
 ) -> Manifest:
     """Take in a retailer's log from CSV or Parquet.
 
-    A row without a customer, without a date or amount that can be read, with a negative amount, or
-    equal to an earlier row in every column, is set aside in ``data/rejected.csv`` with its reason.
+    A row without a customer, without a date or amount that can be read, with a negative amount,
+    dated more than a day ahead, or equal to an earlier row in every column, is set aside in
+    ``data/rejected.csv`` with its reason.
 
     Raises:
         DataError: the file or a column is missing, it cannot be read, or no row is usable; what
@@ -156,7 +162,8 @@ def import_log(
     _refuse_to_replace(settings, replace)
     with connect(settings) as db:
         _read_source(db, source, mapping)
-        _judge_rows(db, mapping, keep_duplicates)
+        latest = datetime.max if keep_future else _latest_date(settings)
+        _judge_rows(db, mapping, keep_duplicates, latest)
         rejected = _count_rejected(db)
         if not db.execute("SELECT 1 FROM judged WHERE reason IS NULL LIMIT 1").fetchone():
             raise DataError(_nothing_usable(db, source, mapping, rejected))
@@ -260,7 +267,15 @@ def _read_source(db: duckdb.DuckDBPyConnection, source: Path, mapping: ColumnMap
         )
 
 
-def _judge_rows(db: duckdb.DuckDBPyConnection, mapping: ColumnMapping, keep: bool) -> None:
+def _latest_date(settings: Settings) -> datetime:
+    """A day from now, since zones differ: the newest date would become the project's now."""
+    clock = datetime.now(timezone.utc).replace(tzinfo=None)
+    return max(clock, settings.fixed_clock or clock) + timedelta(days=1)
+
+
+def _judge_rows(
+    db: duckdb.DuckDBPyConnection, mapping: ColumnMapping, keep: bool, latest: datetime
+) -> None:
     when = identifier(mapping.date)
     if mapping.date_format:
         when = f"try_strptime({when}::VARCHAR, {literal(mapping.date_format)})"
@@ -270,6 +285,7 @@ def _judge_rows(db: duckdb.DuckDBPyConnection, mapping: ColumnMapping, keep: boo
         SELECT *, CASE
             WHEN coalesce(customer_id, '') = '' THEN 'no customer'
             WHEN purchased_at IS NULL OR NOT isfinite(purchased_at) THEN 'unreadable date'
+            WHEN purchased_at > {literal(latest)}::TIMESTAMP THEN 'date in the future'
             WHEN amount IS NULL OR NOT isfinite(amount) THEN 'unreadable amount'
             WHEN amount < 0 THEN 'negative amount'
             WHEN repeated THEN 'repeated row'

@@ -54,6 +54,9 @@ def data_import(
     keep_duplicates: Annotated[
         bool, typer.Option("--keep-duplicates", help="Rows equal in every column are purchases.")
     ] = False,
+    keep_future: Annotated[
+        bool, typer.Option("--keep-future", help="Dates ahead of the clock are no mistakes.")
+    ] = False,
     replace: Replace = False,
 ) -> None:
     """Take in a retailer's log; rows that cannot be used are set aside with their reason.
@@ -64,7 +67,7 @@ def data_import(
 
     settings = Settings()
     mapping = ColumnMapping(customer_column, date_column, amount_column, date_format)
-    manifest = import_log(settings, file, mapping, keep_duplicates, replace)
+    manifest = import_log(settings, file, mapping, keep_duplicates, replace, keep_future)
     _print_manifest(manifest)
     if manifest.rejected:
         reasons = ", ".join(f"{rows:,} {reason}" for reason, rows in manifest.rejected.items())
@@ -75,5 +78,5 @@ def _print_manifest(manifest: Manifest) -> None:
     out.print(
         f"{manifest.rows:,} purchases of {manifest.customers:,} customers, "
         f"{manifest.oldest_event:%Y-%m-%d} to {manifest.newest_event:%Y-%m-%d} "
-        f"({manifest.kind}: {manifest.source})\nnext: pipeline run"
+        f"({manifest.kind}: {manifest.source})\nnext: features build"
     )
