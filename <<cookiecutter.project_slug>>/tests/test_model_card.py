@@ -25,6 +25,7 @@ def test_the_card_says_what_is_known_of_a_version(
         str(metadata.gain_over_baseline),
         f"{verdict.measured['hold-out'].metrics['roc_auc'].low:.4f} to ",
         verdict.measured["hold-out"].segments[0].feature,
+        f"Trained on {metadata.training_rows:,} rows. Judged on {verdict.rows:,} rows",
         *(feature.name for feature in metadata.signature.features),
         *(check.figure for check in verdict.checks if "|" not in check.figure),
     ):

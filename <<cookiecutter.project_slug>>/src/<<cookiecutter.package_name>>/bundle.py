@@ -5,7 +5,7 @@ A bundle is a folder::
     model.onnx      inputs `numbers` (n, k) float32 and/or `strings` (n, m); the last output is the
                     probabilities (n, classes) of a classification or the values of a regression
     metadata.json   signature, metrics, lineage
-    profile.json    how each feature was distributed in the training data
+    profile.json    how each feature was distributed in the hold-out
     SHA256SUMS      of the three, as `sha256sum --check` reads it
 
 Nothing in it is executable or unpickled, and whoever reads a bundle verifies it first.
@@ -90,6 +90,7 @@ class Metadata(BaseModel):
     git_commit: str | None
     run: RunReference | None
     packages: dict[str, str]
+    training_rows: int | None = None
 
     def summary(self) -> dict[str, float]:
         """The metrics by which a run is found and compared."""

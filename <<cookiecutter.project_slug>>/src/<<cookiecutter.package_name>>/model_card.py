@@ -88,8 +88,11 @@ def _features(bundle: Bundle) -> str:
             counts = profile.strings[feature.name].counts
             seen = ", ".join(f"{name!r} ({count:,})" for name, count in list(counts.items())[:5])
         rows.append((feature.name, feature.type, feature.description, seen))
-    return f"## Data\n\nTrained on {profile.rows:,} rows.\n\n" + _table(
-        ("feature", "type", "meaning", "in the training data"), rows
+    trained_on = bundle.metadata.training_rows
+    trained = "" if trained_on is None else f"Trained on {trained_on:,} rows. "
+    return (
+        f"## Data\n\n{trained}Judged on {profile.rows:,} rows of later times, the hold-out.\n\n"
+        + _table(("feature", "type", "meaning", "in the hold-out"), rows)
     )
 
 
@@ -100,7 +103,7 @@ def _hold_out(bundle: Bundle, verdict: Verdict | None) -> str:
         for name, value in metadata.metrics.items()
     ]
     text = (
-        "## Figures\n\nOn rows of later times than the training's:\n\n"
+        "## Figures\n\nOn the hold-out:\n\n"
         + _table(("metric", "model", "baseline"), rows)
         + f"\n\nGain over the baseline in {metadata.primary_metric}: {metadata.gain_over_baseline} "
         "(95 % interval)."
@@ -160,7 +163,7 @@ def _pictures(pictures: list[Path]) -> str:
 def _limits(bundle: Bundle, verdict: Verdict | None) -> str:
     lines = [
         f"It knows nothing that happened after {bundle.metadata.as_of:%Y-%m-%d}.",
-        "Values far from those of the training data (see Data) are answered all the same.",
+        "Values far from those of the hold-out (see Data) are answered all the same.",
         "A confidence is a frequency among rows like those of the hold-out, no certainty.",
     ]
     if bundle.signature.task == "regression":

@@ -1,7 +1,7 @@
 """How the rows that a model was judged on are distributed.
 
-It is the reference of the server's metrics and of drift: the newest rows of the training data,
-which the model has not seen, so that its answers to them are those that it will give.
+It is the reference of the server's metrics and of drift: the hold-out, the newest rows, which
+the model has not seen, so that its answers to them are those that it will give.
 """
 
 from __future__ import annotations

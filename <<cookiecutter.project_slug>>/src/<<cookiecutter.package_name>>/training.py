@@ -313,6 +313,7 @@ def _fit_and_log(run: Run, plan: Plan, folder: Path) -> TrainedModel:
             git_commit=plan.commit,
             run=run.reference,
             packages=lineage.package_versions(),
+            training_rows=len(development),
         ),
         profile=profile(signature, holdout.features, holdout.scores[ESTIMATOR]),
     )
