@@ -157,3 +157,12 @@ def test_better_means_a_gain_on_everything() -> None:
     assert steps.is_better({"gain_over_baseline": 0.1, "gain_over_production": 0.01})
     assert not steps.is_better({"gain_over_baseline": 0.1, "gain_over_production": 0.0})
     assert not steps.is_better({"gain_over_baseline": -0.1})
+
+
+def test_gains_are_said_with_their_intervals() -> None:
+    gains = {
+        "gain_over_baseline": 0.1,
+        "gain_over_baseline_low": 0.05,
+        "gain_over_baseline_high": 0.15,
+    }
+    assert steps.describe_gains(gains) == "gain over baseline +0.1000 [+0.0500, +0.1500]"

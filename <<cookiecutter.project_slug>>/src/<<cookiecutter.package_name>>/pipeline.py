@@ -59,7 +59,7 @@ class StepState:
     began: float
     ended: float | None = None
     error: str = ""
-    result: str = ""
+    result: str | dict[str, float] = ""
 
     @property
     def seconds(self) -> float:
@@ -135,7 +135,7 @@ def run(
     states = _report(watch, folder)
     if process.returncode != 0 or any(state.state != "done" for state in states):
         raise PipelineError(_reason(folder, states))
-    return next((state.result for state in states if state.step == "register"), None)
+    return next((str(state.result) for state in states if state.step == "register"), None)
 
 
 def read_states(folder: Path) -> list[StepState]:

@@ -24,8 +24,11 @@ from .settings import Settings
 if TYPE_CHECKING:
     import pandas as pd
 
+    from .bundle import Interval
+
 STATES_VARIABLE = "PIPELINE_STATES"
 DERIVED = ("features", "labels.parquet")
+COMPARED = ("gain_over_baseline", "gain_over_production")
 
 P = ParamSpec("P")
 R = TypeVar("R")
@@ -49,7 +52,7 @@ def step(function: Callable[P, R]) -> Callable[P, R]:
             reason = str(error) if known else f"{type(error).__name__}: {error}"
             _write(path, {**state, "state": "failed", "ended": time.time(), "error": reason})
             raise
-        said = result if isinstance(result, str) else ""
+        said = result if isinstance(result, str | dict) else ""
         _write(path, {**state, "state": "done", "ended": time.time(), "result": said})
         return result
 
@@ -133,7 +136,10 @@ def evaluate(frame: str, as_of: str, tried: list[dict[str, Any]], target: str) -
 
 @step
 def compare(trained: str) -> dict[str, float]:
-    """The gains of a trained model over the baseline and over production, on its hold-out."""
+    """The gains of a trained model over the baseline and over production, on its hold-out.
+
+    Each with the ends of its 95 % interval, as ``gain_over_production_low`` and ``_high``.
+    """
     from .bundle import read_bundle
     from .evaluation import paired_gain
     from .holdout import ESTIMATOR, read_holdout
@@ -143,7 +149,7 @@ def compare(trained: str) -> dict[str, float]:
 
     settings = Settings()
     bundle = read_bundle(Path(trained) / BUNDLE_FOLDER)
-    gains = {"gain_over_baseline": bundle.metadata.gain_over_baseline.estimate}
+    gains = _figures("baseline", bundle.metadata.gain_over_baseline)
     try:
         production = Registry(settings).bundle(PRODUCTION)
     except RegistryError:
@@ -160,19 +166,27 @@ def compare(trained: str) -> dict[str, float]:
         settings.bootstrap_resamples,
         settings.seed,
     )
-    low, high = gain.low, gain.high
-    return {
-        **gains,
-        "gain_over_production": gain.estimate,
-        "gain_over_production_low": low,
-        "gain_over_production_high": high,
-    }
+    return {**gains, **_figures("production", gain)}
+
+
+def _figures(other: str, gain: Interval) -> dict[str, float]:
+    name = f"gain_over_{other}"
+    return {name: gain.estimate, f"{name}_low": gain.low, f"{name}_high": gain.high}
 
 
 def is_better(gains: dict[str, float]) -> bool:
     """Whether a trained model gains on everything that it was compared with."""
-    names = ("gain_over_baseline", "gain_over_production")
-    return all(gains[name] > 0 for name in names if name in gains)
+    return all(gains[name] > 0 for name in COMPARED if name in gains)
+
+
+def describe_gains(gains: dict[str, float]) -> str:
+    """The gains as a reader wants them, with their intervals."""
+    return ", ".join(
+        f"{name.replace('_', ' ')} {gains[name]:+.4f} "
+        f"[{gains[f'{name}_low']:+.4f}, {gains[f'{name}_high']:+.4f}]"
+        for name in COMPARED
+        if name in gains
+    )
 
 
 @step

@@ -58,11 +58,15 @@ def features_materialize(
     Example: features materialize --incremental
     """
     from ..feature_store import materialize
+    from ..served_models import PRODUCTION, read_aliases
 
-    done = materialize(Settings(), start, incremental)
+    settings = Settings()
+    done = materialize(settings, start, incremental)
+    serves = PRODUCTION in read_aliases(settings.served_dir)
+    following = "serve, then POST /predict with a user_id alone" if serves else "pipeline run"
     out.print(
         f"{done.entities:,} entities, {done.start:%Y-%m-%d %H:%M} to {done.end:%Y-%m-%d %H:%M} UTC"
-        "\nnext: serve, then POST /predict with a user_id alone"
+        f"\nnext: {following}"
     )
 
 

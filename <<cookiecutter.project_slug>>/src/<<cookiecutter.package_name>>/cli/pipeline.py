@@ -46,7 +46,12 @@ def pipeline_run(
         version = run(Settings(), as_of, cache=not no_cache, watch=watcher, containers=containers)
     out.print(watcher.table(finished=True))
     if version is None:
-        out.print("the model is not better than production: nothing was registered")
+        out.print(
+            f"nothing was registered, the model is not better: {watcher.gains()}\n"
+            "next: change features or parameters (data.py, model.py); other data than production's "
+            "belongs into an ML_HOME of its own",
+            markup=False,
+        )
     else:
         out.print(f"version {version} is registered (staging)\nnext: registry promote")
 
@@ -102,6 +107,13 @@ class Watcher:
         for state in ended[self._told :]:
             err.print(f"{state.step} {state.state} ({state.seconds:.1f} s)")
         self._told = len(ended)
+
+    def gains(self) -> str:
+        """What the comparison of the run has found."""
+        from ..steps import describe_gains
+
+        found = (state.result for state in self._states if state.step == "compare")
+        return next((describe_gains(gains) for gains in found if isinstance(gains, dict)), "")
 
     def table(self, finished: bool) -> Table:
         """Every step of the run; those that did not run came from the cache, or were not due."""
