@@ -82,7 +82,7 @@ def main() -> int:
     origin = find_origin(context, template_candidates(context))
     write_answers(project, context, origin)
     commit = first_commit(project, origin, os.environ.get(FIRST_COMMIT_VARIABLE, "yes"))
-    print(farewell(project, [commit, origin.advice]))
+    print(farewell(project, context["python_version"], [commit, origin.advice]))
     return 0
 
 
@@ -341,7 +341,7 @@ def first_commit(project: Path, origin: Origin, wanted: str) -> str:
     """
     if wanted.lower() in {"no", "false", "0"}:
         return ""
-    later = "`git init`, `git add --all` and `git commit` there make it later."
+    later = "`git init`, `git add --all` and `git commit` there make it later"
     try:
         if belongs_to_a_repository(project):
             return "No first commit: the folder belongs to a git repository already."
@@ -349,7 +349,9 @@ def first_commit(project: Path, origin: Origin, wanted: str) -> str:
         git(project, "add", "--all")
         git(project, "commit", "--quiet", "--message", commit_message(origin))
     except GitError as error:
-        return f"No first commit: {error}. {later}"
+        nameless = "auto-detect" in str(error) or "ident name" in str(error)
+        name = " after `git config --global user.name NAME` and `user.email ADDRESS`"
+        return f"No first commit: {error}. {later}{name if nameless else ''}."
     return ""
 
 
@@ -408,13 +410,15 @@ def git(folder: Path, *arguments: str) -> str:
     return result.stdout.strip()
 
 
-def farewell(project: Path, notes: list[str]) -> str:
+def farewell(project: Path, python: str, notes: list[str]) -> str:
     """What to tell the user at the end: notes, then the three next commands."""
     commands = f"""{project} is ready. Next:
 
     cd {shlex.quote(str(project))}
     make demo
     make test
+
+It needs Python {python} or newer. Where python3 is older: make setup PYTHON=python{python}
 """
     return "\n".join(["", *filter(None, notes), commands])
 

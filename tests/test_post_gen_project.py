@@ -308,6 +308,7 @@ def test_without_an_identity_the_reason_is_given(
     note = hook.first_commit(project, hook.Origin(), "yes")
     assert note.startswith("No first commit: ")
     assert "auto-detect" in note
+    assert note.endswith("after `git config --global user.name NAME` and `user.email ADDRESS`.")
     assert git(project, "symbolic-ref", "--short", "HEAD") == "main"
 
 
@@ -323,7 +324,7 @@ def test_the_variables_of_a_git_hook_lead_nowhere(
 
 def test_the_farewell_names_three_commands(tmp_path: Path) -> None:
     place = tmp_path / "my projects" / "shop"
-    lines = hook.farewell(place, ["", "a note"]).splitlines()
+    lines = hook.farewell(place, "3.12", ["", "a note"]).splitlines()
     assert lines[1] == "a note"
     assert [line.strip() for line in lines if line.startswith("    ")] == [
         f"cd '{place}'",

@@ -11,12 +11,16 @@ import sys
 import time
 from collections.abc import Iterator
 from contextlib import ExitStack, contextmanager
+from datetime import date
 from http.client import HTTPConnection
 from pathlib import Path
 
 import pytest
 
 import <<cookiecutter.package_name>> as package
+from <<cookiecutter.package_name>>.database import connect, literal
+from <<cookiecutter.package_name>>.purchases import log_path, simulate
+from <<cookiecutter.package_name>>.settings import Settings
 
 from .services import free_port, require_program
 
@@ -26,12 +30,6 @@ PROGRAM = next(
     for line in (PROJECT / "pyproject.toml").read_text(encoding="utf-8").splitlines()
     if line.endswith('.cli:main"')
 )
-LOG = "customer,date,amount\n" + "".join(
-    f"{customer},{2024 + month // 12}-{month % 12 + 1:02}-{customer % 27 + 1:02},{customer}.5\n"
-    for customer in range(1, 60)
-    for month in range(customer % 5, 20, customer % 4 + 1)
-)
-"""One retailer's export, as the README's import expects it."""
 
 
 def commands() -> list[str]:
@@ -50,7 +48,7 @@ def test_every_make_target_exists() -> None:
 
 def test_the_commands_run_in_their_order(tmp_path: Path) -> None:
     require_program("curl")
-    (tmp_path / "purchases.csv").write_text(LOG, encoding="utf-8")
+    export_purchases(tmp_path)
     port = free_port()
     environment = {
         **os.environ,
@@ -67,7 +65,10 @@ def test_the_commands_run_in_their_order(tmp_path: Path) -> None:
         for command in commands():
             if command.startswith("make "):
                 continue
-            if command == f"{PROGRAM} serve":
+            if command.startswith("export "):
+                name, _, value = command.removeprefix("export ").partition("=")
+                environment[name] = value
+            elif command == f"{PROGRAM} serve":
                 servers.enter_context(server(command, port, tmp_path, environment))
             else:
                 answer = run(command.replace(":8000", f":{port}"), tmp_path, environment)
@@ -76,6 +77,17 @@ def test_the_commands_run_in_their_order(tmp_path: Path) -> None:
                     assert '"prediction"' in answer.stdout
             ran.append(command)
     assert len(ran) > 10
+
+
+def export_purchases(folder: Path) -> None:
+    """A retailer's export, as the README's import expects it: other customers' purchases."""
+    settings = Settings(_env_file=None, home=folder / "retailer")
+    simulate(settings, 1_000, seed=8, until=date(2026, 1, 1), replace=False)
+    with connect(settings) as db:
+        db.execute(
+            "COPY (SELECT customer_id AS customer, purchased_at AS date, amount FROM "
+            f"{literal(log_path(settings))}) TO {literal(folder / 'purchases.csv')} (HEADER)"
+        )
 
 
 def console_script(path: Path) -> None:
