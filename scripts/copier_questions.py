@@ -73,8 +73,8 @@ def settings(definition: dict[str, Any]) -> dict[str, Any]:
             "<< _copier_conf.dst_path >> is ready. Next, in that folder:\n\n"
             "    make demo\n"
             "    make test\n"
-            "    git init && git add --all && git commit    (`copier update` needs a repository)\n\n"
-            "It needs Python << python_version >> or newer. Where python3 is older: "
+            "    git init && git add --all && git commit    (`copier update` needs a repository)\n"
+            "\nIt needs Python << python_version >> or newer. Where python3 is older: "
             "make setup PYTHON=python<< python_version >>\n"
         ),
         "_message_after_update": (
