@@ -9,6 +9,7 @@ from __future__ import annotations
 import json
 import os
 import re
+import shlex
 import shutil
 import subprocess
 import threading
@@ -30,6 +31,7 @@ from .files import PROJECT, SLUG, run
 
 pytestmark = [pytest.mark.slow, pytest.mark.xdist_group("images")]
 
+README = (PROJECT / "README.md").read_text(encoding="utf-8")
 DOCKERFILE = (PROJECT / "Dockerfile").read_text(encoding="utf-8")
 BASE = os.environ.get(
     "TEST_BASE_IMAGE", re.findall(r"^ARG BASE=(.+)$", DOCKERFILE, re.MULTILINE)[0]
@@ -230,10 +232,20 @@ def test_it_answers_what_it_accepted_and_then_ends(
     assert set(outcomes) == {200}
 
 
-def test_a_model_can_be_baked_in(trained_home: TrainedHome) -> None:
-    bundle = trained_home.model.folder / BUNDLE_FOLDER
-    options = ("--build-context", f"bundle={bundle}", "--build-arg", "MODEL_VERSION=7")
-    with running(build("server-with-model", *options)) as container:
+def test_the_readmes_commands_bake_a_model_in_and_serve_it(trained_home: TrainedHome) -> None:
+    block = "".join(re.findall(r"^```sh\n(.*?)^```", README, re.MULTILINE | re.DOTALL))
+    make, bake, start = (shlex.split(line) for line in block.splitlines())
+    here = ["--build-arg", f"BASE={BASE}", *(["--network", NETWORK] if NETWORK else [])]
+    assert make == ["make", "images"]
+    run(*make, BUILD_OPTIONS=shlex.join(here))
+    bundle = f"bundle={trained_home.model.folder / BUNDLE_FOLDER}"
+    assert "bundle=build/exported-model" in bake
+    words = [bundle if word.startswith("bundle=") else word for word in bake]
+    run(*words, *here, "--build-arg", "MODEL_VERSION=7")
+    image = start[-1]
+    options = ("--rm", *LOCKED, "--publish", "127.0.0.1:8001:8000")
+    assert start == ["docker", "run", *options, image]
+    with running(image) as container:
         container.wait_until_ready()
         status, answer = container.ask("POST", "/predict", {"features": example(trained_home)})
         assert (status, answer["model_version"]) == (200, "7")
