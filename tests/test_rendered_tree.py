@@ -64,6 +64,7 @@ def test_both_generators_render_the_same(answers: dict[str, str], rendered: Rend
     assert differences(*projects) == []
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize("tracker", TRACKERS)
 def test_both_generators_render_the_same_for_every_option(tracker: str, tmp_path: Path) -> None:
     tools = InProcess(tmp_path)

@@ -54,7 +54,6 @@ def switch(project: RenderedProject, template: History, tracker: str, folder: Pa
 def lint(project: RenderedProject) -> None:
     project.run("ruff", "check", "--no-cache", ".")
     project.run("ruff", "format", "--no-cache", "--check", ".")
-    project.run("mypy")
 
 
 def run_its_tests(project: RenderedProject) -> None:

@@ -15,6 +15,7 @@ from projects import SLUG, RenderedProject, cookiecutter, snapshot
 HTTPS = "https://github.com/an-owner/a-template.git"
 BARE_HTTPS = "https://git.example.com/an-owner/a-template"
 SSH = "git@example.com:an-owner/a-template.git"
+slow = pytest.mark.slow
 
 
 @dataclass(frozen=True)
@@ -67,9 +68,9 @@ def assert_updates(project: RenderedProject) -> None:
     ("typed", "recorded"),
     [
         ("gh:an-owner/a-template", HTTPS),
-        (HTTPS, HTTPS),
+        pytest.param(HTTPS, HTTPS, marks=slow),
         (BARE_HTTPS, f"git+{BARE_HTTPS}"),
-        (SSH, SSH),
+        pytest.param(SSH, SSH, marks=slow),
     ],
 )
 def test_an_address(typed: str, recorded: str, published: Published, tmp_path: Path) -> None:
@@ -81,7 +82,10 @@ def test_an_address(typed: str, recorded: str, published: Published, tmp_path: P
     assert_updates(project)
 
 
-@pytest.mark.parametrize("checkout", ["tag", "branch", "commit", "short commit"])
+@pytest.mark.parametrize(
+    "checkout",
+    ["tag", *(pytest.param(name, marks=slow) for name in ("branch", "commit")), "short commit"],
+)
 def test_a_checkout(checkout: str, published: Published, tmp_path: Path) -> None:
     wanted, recorded = {
         "tag": ("0.1.0", "0.1.0"),
@@ -96,7 +100,7 @@ def test_a_checkout(checkout: str, published: Published, tmp_path: Path) -> None
     assert_updates(project)
 
 
-@pytest.mark.parametrize("typed", ["absolute", "../template", "."])
+@pytest.mark.parametrize("typed", [pytest.param("absolute", marks=slow), "../template", "."])
 def test_a_path(typed: str, published: Published, tmp_path: Path) -> None:
     away = published.path if typed == "." else tmp_path / "away"
     away.mkdir(exist_ok=True)

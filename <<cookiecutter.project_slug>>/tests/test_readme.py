@@ -82,7 +82,7 @@ def test_the_commands_run_in_their_order(tmp_path: Path) -> None:
 def export_purchases(folder: Path) -> None:
     """A retailer's export, as the README's import expects it: other customers' purchases."""
     settings = Settings(_env_file=None, home=folder / "retailer")
-    simulate(settings, 1_000, seed=8, until=date(2026, 1, 1), replace=False)
+    simulate(settings, 300, seed=8, until=date(2026, 1, 1), replace=False)
     with connect(settings) as db:
         db.execute(
             "COPY (SELECT customer_id AS customer, purchased_at AS date, amount FROM "
