@@ -347,12 +347,25 @@ def first_commit(project: Path, origin: Origin, wanted: str) -> str:
             return "No first commit: the folder belongs to a git repository already."
         git(project, "-c", f"init.defaultBranch={default_branch(project)}", "init", "--quiet")
         git(project, "add", "--all")
+        if not knows_the_author(project):
+            return (
+                "No first commit: git does not know your name and address. "
+                f"{later} after `git config --global user.name NAME` and `user.email ADDRESS`."
+            )
         git(project, "commit", "--quiet", "--message", commit_message(origin))
     except GitError as error:
-        nameless = "auto-detect" in str(error) or "ident name" in str(error)
-        name = " after `git config --global user.name NAME` and `user.email ADDRESS`"
-        return f"No first commit: {error}. {later}{name if nameless else ''}."
+        return f"No first commit: {error}. {later}."
     return ""
+
+
+def knows_the_author(project: Path) -> bool:
+    """Whether git finds a name and an address to commit with."""
+    try:
+        git(project, "var", "GIT_AUTHOR_IDENT")
+        git(project, "var", "GIT_COMMITTER_IDENT")
+    except GitError:
+        return False
+    return True
 
 
 def belongs_to_a_repository(project: Path) -> bool:

@@ -306,8 +306,7 @@ def test_without_an_identity_the_reason_is_given(
     (tmp_path / "gitconfig").write_text("[user]\n    useConfigOnly = true\n", encoding="utf-8")
     monkeypatch.setenv("GIT_CONFIG_GLOBAL", str(tmp_path / "gitconfig"))
     note = hook.first_commit(project, hook.Origin(), "yes")
-    assert note.startswith("No first commit: ")
-    assert "auto-detect" in note
+    assert note.startswith("No first commit: git does not know your name and address. ")
     assert note.endswith("after `git config --global user.name NAME` and `user.email ADDRESS`.")
     assert git(project, "symbolic-ref", "--short", "HEAD") == "main"
 

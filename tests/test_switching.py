@@ -31,7 +31,13 @@ def living(template: History, folder: Path, tracker: str, environment: Path) -> 
     cookiecutter(template.path, folder, {"tracker": tracker})
     programs = f"{environment / 'bin'}{os.pathsep}{os.environ['PATH']}"
     path = folder / SLUG
-    variables = {"PATH": programs, "PYTHONPATH": str(path / "src"), "OMP_NUM_THREADS": "1"}
+    variables = {
+        "PATH": programs,
+        "PYTHONPATH": str(path / "src"),
+        "OMP_NUM_THREADS": "1",
+        "ML_FOLDS": "1",
+        "ML_BOOTSTRAP_RESAMPLES": "20",
+    }
     project = RenderedProject(path, variables)
     make_owners_edits(project)
     commit_all(project)

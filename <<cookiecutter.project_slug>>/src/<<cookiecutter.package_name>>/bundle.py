@@ -16,7 +16,7 @@ from __future__ import annotations
 import hashlib
 import shutil
 import tempfile
-from collections.abc import Iterable
+from collections.abc import Iterable, Mapping
 from datetime import datetime, timedelta
 from itertools import pairwise
 from math import inf
@@ -67,6 +67,15 @@ class Interval(BaseModel):
     def __str__(self) -> str:
         return f"{self.estimate:+.4f} [{self.low:+.4f}, {self.high:+.4f}]"
 
+    def figures(self, name: str) -> dict[str, float]:
+        """The estimate under this name, the ends under it with ``_low`` and ``_high``."""
+        return {name: self.estimate, f"{name}_low": self.low, f"{name}_high": self.high}
+
+    @classmethod
+    def from_figures(cls, name: str, figures: Mapping[str, float]) -> Interval:
+        """What ``figures`` made."""
+        return cls(estimate=figures[name], low=figures[f"{name}_low"], high=figures[f"{name}_high"])
+
 
 class Metadata(BaseModel):
     """Where a model comes from and how it did; a metric that is not defined is NaN."""
@@ -94,13 +103,10 @@ class Metadata(BaseModel):
 
     def summary(self) -> dict[str, float]:
         """The metrics by which a run is found and compared."""
-        gain = self.gain_over_baseline
         return {
             **self.metrics,
             **{f"baseline_{name}": value for name, value in self.baseline_metrics.items()},
-            "gain_over_baseline": gain.estimate,
-            "gain_over_baseline_low": gain.low,
-            "gain_over_baseline_high": gain.high,
+            **self.gain_over_baseline.figures("gain_over_baseline"),
             "onnx_difference": self.onnx_difference,
         }
 

@@ -26,6 +26,10 @@ class StoreUnavailableError(ProjectError):
     """The feature store does not answer; it may later."""
 
 
+class NoFeaturesError(ProjectError):
+    """The feature store holds no fresh features of this user."""
+
+
 class OnlineFeatures(Protocol):
     """Where users' features are read."""
 
@@ -40,10 +44,23 @@ class OnlineFeatures(Protocol):
         """
 
 
-def usable(found: Found, ttl: timedelta, now: datetime) -> Values | None:
-    """The values by name, or None where one is missing or further than the ttl from now."""
-    if any(value is None or abs(now - at) > ttl for value, at in found.values()):
-        return None
+def usable(found: Found, ttl: timedelta, now: datetime) -> Values:
+    """The values by name.
+
+    Raises:
+        NoFeaturesError: one is missing, or further than the ttl from now.
+    """
+    missing = [name for name, (value, _) in found.items() if value is None]
+    if missing:
+        what = "nothing" if len(missing) == len(found) else f"no {', '.join(missing)}"
+        raise NoFeaturesError(f"the feature store holds {what} of this user")
+    oldest = min((at for _, at in found.values() if abs(now - at) > ttl), default=None)
+    if oldest is not None:
+        raise NoFeaturesError(
+            f"what the feature store holds of this user is of {oldest:%Y-%m-%d %H:%M}, more than "
+            f"{ttl / timedelta(days=1):g} days from now ({now:%Y-%m-%d %H:%M}): features "
+            "materialize renews it"
+        )
     return {name: value for name, (value, _) in found.items()}
 
 

@@ -13,13 +13,13 @@ import platform
 from collections.abc import Iterator
 from contextlib import contextmanager
 from dataclasses import dataclass
-from datetime import datetime, timezone
+from datetime import datetime
 from typing import Any, Literal
 
 import sqlalchemy as sa
 
 from .errors import ProjectError
-from .settings import Settings
+from .settings import Settings, utc_now
 
 Action = Literal["promote", "force", "rollback"]
 INTENDED, DONE, UNDONE = "intended", "done", "undone"
@@ -171,7 +171,7 @@ class PromotionRecord:
     def _who_and_when(self) -> dict[str, Any]:
         return {
             "actor": self._actor or f"{getpass.getuser()}@{platform.node()}",
-            "created_at": datetime.now(timezone.utc).replace(tzinfo=None),
+            "created_at": utc_now(),
         }
 
 

@@ -9,7 +9,7 @@ from __future__ import annotations
 import hashlib
 from collections.abc import Sequence
 from dataclasses import dataclass
-from datetime import date, datetime, timedelta, timezone
+from datetime import date, datetime, timedelta
 from pathlib import Path
 from typing import Literal
 
@@ -23,7 +23,7 @@ from pydantic import BaseModel, ConfigDict
 from .console import track
 from .database import connect, identifier, literal, write_parquet
 from .errors import ProjectError
-from .settings import Settings
+from .settings import Settings, utc_now
 
 LOG_FILE = "purchases.parquet"
 REJECTED_FILE = "rejected.csv"
@@ -269,7 +269,7 @@ def _read_source(db: duckdb.DuckDBPyConnection, source: Path, mapping: ColumnMap
 
 def _latest_date(settings: Settings) -> datetime:
     """A day from now, since zones differ: the newest date would become the project's now."""
-    clock = datetime.now(timezone.utc).replace(tzinfo=None)
+    clock = utc_now()
     return max(clock, settings.fixed_clock or clock) + timedelta(days=1)
 
 

@@ -340,12 +340,12 @@ class Settings(BaseSettings):
     @property
     def as_of(self) -> datetime:
         """Now, in UTC without a zone: the one owner of time (labels, freshness, windows)."""
-        return self.data_clock or _utc_now()
+        return self.data_clock or utc_now()
 
     @property
     def clock_offset(self) -> timedelta:
         """How far ``as_of`` is from the clock at this moment: what the server adds to the clock."""
-        now = _utc_now()
+        now = utc_now()
         return (self.data_clock or now) - now
 
     @property
@@ -424,7 +424,8 @@ class Settings(BaseSettings):
         return self.promotion_database or f"sqlite:///{self.home.resolve() / 'promotions.db'}"
 
 
-def _utc_now() -> datetime:
+def utc_now() -> datetime:
+    """The machine's clock, in UTC without a zone."""
     return datetime.now(timezone.utc).replace(tzinfo=None)
 
 

@@ -24,11 +24,11 @@ from .settings import Settings
 if TYPE_CHECKING:
     import pandas as pd
 
-    from .bundle import Interval
-
 STATES_VARIABLE = "PIPELINE_STATES"
 DERIVED = ("features", "labels.parquet")
-COMPARED = ("gain_over_baseline", "gain_over_production")
+OVER_BASELINE = "gain_over_baseline"
+OVER_PRODUCTION = "gain_over_production"
+COMPARED = (OVER_BASELINE, OVER_PRODUCTION)
 
 P = ParamSpec("P")
 R = TypeVar("R")
@@ -149,7 +149,7 @@ def compare(trained: str) -> dict[str, float]:
 
     settings = Settings()
     bundle = read_bundle(Path(trained) / BUNDLE_FOLDER)
-    gains = _figures("baseline", bundle.metadata.gain_over_baseline)
+    gains = bundle.metadata.gain_over_baseline.figures(OVER_BASELINE)
     try:
         production = Registry(settings).bundle(PRODUCTION)
     except RegistryError:
@@ -166,12 +166,7 @@ def compare(trained: str) -> dict[str, float]:
         settings.bootstrap_resamples,
         settings.seed,
     )
-    return {**gains, **_figures("production", gain)}
-
-
-def _figures(other: str, gain: Interval) -> dict[str, float]:
-    name = f"gain_over_{other}"
-    return {name: gain.estimate, f"{name}_low": gain.low, f"{name}_high": gain.high}
+    return gains | gain.figures(OVER_PRODUCTION)
 
 
 def is_better(gains: dict[str, float]) -> bool:
@@ -181,9 +176,10 @@ def is_better(gains: dict[str, float]) -> bool:
 
 def describe_gains(gains: dict[str, float]) -> str:
     """The gains as a reader wants them, with their intervals."""
+    from .bundle import Interval
+
     return ", ".join(
-        f"{name.replace('_', ' ')} {gains[name]:+.4f} "
-        f"[{gains[f'{name}_low']:+.4f}, {gains[f'{name}_high']:+.4f}]"
+        f"{name.replace('_', ' ')} {Interval.from_figures(name, gains)}"
         for name in COMPARED
         if name in gains
     )

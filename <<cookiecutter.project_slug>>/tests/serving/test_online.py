@@ -70,7 +70,7 @@ def test_a_user_alone_is_scored_with_the_features_of_now(
     assert_same_answer(client, row)
     status, problem = predict(client, user_id="nobody")
     assert (status, problem["status"]) == (404, 404)
-    assert "no fresh features of this user" in problem["detail"]
+    assert "holds nothing of this user" in problem["detail"]
     assert "UserRequest" in client.get("/openapi.json").json()["components"]["schemas"]
 
 
@@ -97,6 +97,8 @@ def test_values_older_than_the_ttl_are_not_used(
     late = filled.model_copy(update={"fixed_clock": filled.as_of + 2 * data.TTL})
     client = start(late)
     eventually(lambda: predict(client, user_id=row[data.KEY])[0] == 404)
+    detail = predict(client, user_id=row[data.KEY])[1]["detail"]
+    assert f"is of {filled.as_of:%Y-%m-%d %H:%M}, more than 2 days from now" in detail
 
 
 def test_a_store_without_anything_applied_is_none(home: Settings, start: Start) -> None:

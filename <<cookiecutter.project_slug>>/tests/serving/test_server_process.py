@@ -4,6 +4,7 @@ import http.client
 import json
 import os
 import signal
+import socket
 import subprocess
 import sys
 import threading
@@ -17,6 +18,7 @@ from typing import Any
 import numpy as np
 import pytest
 
+import <<cookiecutter.package_name>> as package
 from <<cookiecutter.package_name>>.bundle import read_bundle
 from <<cookiecutter.package_name>>.holdout import read_holdout
 from <<cookiecutter.package_name>>.registry import Registry
@@ -140,6 +142,25 @@ def assert_reload_fails_no_request(server: Server, settings: Settings, models: M
     assert {status for status, _ in found} == {200}
     versions = [version for _, version in found]
     assert versions == sorted(versions)
+
+
+@pytest.mark.parametrize("workers", ["1", "2"])
+def test_an_address_in_use_is_told_with_what_to_do(workers: str, settings: Settings) -> None:
+    with socket.create_server(("127.0.0.1", 0)) as other:
+        port = other.getsockname()[1]
+        serve = ["-m", package.__name__, "serve", "--workers", workers]
+        result = subprocess.run(
+            [sys.executable, *serve, "--port", str(port)],
+            env={**os.environ, "ML_HOME": str(settings.home)},
+            capture_output=True,
+            text=True,
+            timeout=60,
+            check=False,
+        )
+    assert result.returncode == 1
+    said = " ".join(result.stderr.split())
+    assert f"end what listens on 127.0.0.1:{port}, or choose another port by --port" in said
+    assert "Traceback" not in said
 
 
 def test_a_rollback_reaches_the_server_without_a_restart(registry: Registry, good: Path) -> None:

@@ -5,8 +5,8 @@ from __future__ import annotations
 import asyncio
 import logging
 import tempfile
-from collections.abc import AsyncIterator
-from contextlib import asynccontextmanager, suppress
+from collections.abc import AsyncIterator, Callable
+from contextlib import asynccontextmanager
 from functools import partial
 from pathlib import Path
 from typing import Any
@@ -21,6 +21,7 @@ from starlette.routing import Match
 from starlette.types import ASGIApp, Receive, Scope, Send
 from uvicorn.supervisors import Multiprocess
 
+from ..errors import ProjectError
 from ..settings import Settings
 from .clock import Clock
 from .fast_path import FastPath
@@ -35,12 +36,16 @@ from .recorder import Recorder
 from .routes import json_body, predict, router
 from .store import ModelStore
 from .tracing import trace
-from .workers import SharedMetrics
+from .workers import PUBLISH_SECONDS, SharedMetrics
 
 logger = logging.getLogger(__name__)
 
 DOCS_ASSETS = "/docs/assets"
 SHUTDOWN_SECONDS = 20
+
+
+class ServingError(ProjectError):
+    """The server could not start."""
 
 
 class ServingApp(FastAPI):
@@ -176,11 +181,18 @@ def _run(settings: Settings, metrics_folder: Path | None) -> None:
         proxy_headers=False,
         timeout_graceful_shutdown=SHUTDOWN_SECONDS,
     )
-    with suppress(KeyboardInterrupt):
+    try:
         if settings.workers > 1:
             Multiprocess(config, sockets=[config.bind_socket()]).run()
         else:
             uvicorn.Server(config).run()
+    except KeyboardInterrupt:
+        return
+    except SystemExit as error:
+        raise ServingError(
+            "the server did not start, the line above says why: where the address is in use, end "
+            f"what listens on {settings.host}:{settings.port}, or choose another port by --port"
+        ) from error
 
 
 @asynccontextmanager
@@ -191,9 +203,10 @@ async def _lifespan(app: FastAPI) -> AsyncIterator[None]:
     await asyncio.to_thread(store.refresh)
     recorder.open()
     seconds = app.state.settings.model_poll_seconds
-    work = [store.watch(seconds), app.state.clock.watch(seconds), recorder.run()]
+    looks = (store.refresh, app.state.clock.refresh)
+    work = [*(_repeat(look, seconds) for look in looks), recorder.run()]
     if shared := app.state.shared_metrics:
-        work.append(shared.run())
+        work.append(_repeat(shared.publish, PUBLISH_SECONDS))
     tasks = [asyncio.create_task(each) for each in work]
     if isinstance(app, ServingApp):
         app.choose_path()
@@ -205,6 +218,13 @@ async def _lifespan(app: FastAPI) -> AsyncIterator[None]:
             task.cancel()
         await asyncio.gather(*tasks, return_exceptions=True)
         await recorder.close()
+
+
+async def _repeat(work: Callable[[], None], seconds: float) -> None:
+    """Do it every so often, in a thread, until cancelled."""
+    while True:
+        await asyncio.sleep(seconds)
+        await asyncio.to_thread(work)
 
 
 def _name(call: object) -> str:

@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import asyncio
 import logging
 import time
 
@@ -31,15 +30,9 @@ class Clock:
         """Look whether another instant counts as now."""
         try:
             origin = self._settings.data_clock
-        except (OSError, ValueError) as error:
-            logger.warning("the data's newest event cannot be read, the clock goes on: %s", error)
+        except (OSError, ValueError, KeyError) as error:
+            logger.warning("the data's newest event cannot be read, the clock goes on: %r", error)
             return
         if origin != self._origin:
             self._origin = origin
             self.offset = self._settings.clock_offset.total_seconds()
-
-    async def watch(self, seconds: float) -> None:
-        """Look every so often, in a thread, until cancelled."""
-        while True:
-            await asyncio.sleep(seconds)
-            await asyncio.to_thread(self.refresh)

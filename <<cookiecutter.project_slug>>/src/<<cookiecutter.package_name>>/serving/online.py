@@ -15,6 +15,7 @@ from ..bundle import Metadata
 from ..online_features import (
     FeastInProcess,
     FeastServer,
+    NoFeaturesError,
     OnlineFeatures,
     StoreUnavailableError,
     Values,
@@ -69,7 +70,8 @@ class UserFeatures:
         """The user's values of the features that a model reads.
 
         Raises:
-            HTTPException: 404 for an unknown user, 503 where the store is loading or away.
+            HTTPException: 404 without fresh features of the user, 503 where the store is
+                loading or away.
             InvalidRowsError: there is no feature store.
         """
         if not self.configured:
@@ -78,7 +80,7 @@ class UserFeatures:
         self.start()
         if self._source is None or self._reading is None:
             raise self._unavailable(LOADING)
-        job = self._reading.submit(self._read, self._source, user_id, metadata)
+        job = self._reading.submit(self._source.read, metadata.key, user_id)
         reading = asyncio.wrap_future(job)
         seconds = self._settings.feature_timeout_seconds
         done, _ = await asyncio.wait({reading}, timeout=seconds)
@@ -88,9 +90,10 @@ class UserFeatures:
         self._tell(error)
         if isinstance(error, StoreUnavailableError):
             raise self._unavailable(AWAY) from error
-        values = reading.result()
-        if values is None:
-            raise HTTPException(404, "the feature store holds no fresh features of this user")
+        try:
+            values = usable(reading.result(), metadata.feature_ttl, self._settings.as_of)
+        except NoFeaturesError as none:
+            raise HTTPException(404, str(none)) from none
         names = metadata.signature.names
         if missing := [name for name in names if name not in values]:
             raise self._unavailable(f"the feature store does not hold {', '.join(missing)}")
@@ -112,10 +115,6 @@ class UserFeatures:
         self._source = source
         logger.info("the feature store is loaded: %s", type(source).__name__)
         return source
-
-    def _read(self, source: OnlineFeatures, user_id: str, metadata: Metadata) -> Values | None:
-        found = source.read(metadata.key, user_id)
-        return usable(found, metadata.feature_ttl, self._settings.as_of)
 
     def _tell(self, error: BaseException | None) -> None:
         """Log once that the store went away, and once that it is back."""

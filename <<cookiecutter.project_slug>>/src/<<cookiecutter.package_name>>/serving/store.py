@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import asyncio
 import ctypes
 import logging
 import time
@@ -163,12 +162,6 @@ class ModelStore:
         self._loaded: State | None = None
         self._refused: tuple[State | None, str] | None = None
         self._retry_at = 0.0
-
-    async def watch(self, seconds: float) -> None:
-        """Look at the files every so often, in a thread, until cancelled."""
-        while True:
-            await asyncio.sleep(seconds)
-            await asyncio.to_thread(self.refresh)
 
     def refresh(self) -> None:
         """Load what is named now if it is other than what answers."""

@@ -7,7 +7,6 @@ moved to one file, exactly once, and its own is removed.
 
 from __future__ import annotations
 
-import asyncio
 import fcntl
 import os
 from collections.abc import Iterable, Iterator
@@ -61,12 +60,6 @@ class SharedMetrics(Collector):
         registry = CollectorRegistry()
         registry.register(self)
         return registry
-
-    async def run(self) -> None:
-        """Publish every so often, until cancelled."""
-        while True:
-            await asyncio.sleep(PUBLISH_SECONDS)
-            await asyncio.to_thread(self.publish)
 
     def publish(self) -> None:
         """Replace this worker's file."""
