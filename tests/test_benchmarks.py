@@ -4,6 +4,8 @@ from __future__ import annotations
 
 import sys
 
+import pytest
+
 import generate
 from processes import run
 from projects import ROOT
@@ -11,6 +13,7 @@ from projects import ROOT
 SCRIPT = ROOT / "benchmarks" / "generate.py"
 
 
+@pytest.mark.slow
 def test_one_round_prints_a_row_for_each_tool_and_clock() -> None:
     printed = run(sys.executable, SCRIPT, "--rounds", "1", cwd=ROOT, check=False).stdout
     rows = [line.split(" | ") for line in printed.splitlines() if line.startswith("| co")]

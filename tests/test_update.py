@@ -5,6 +5,7 @@ from __future__ import annotations
 import json
 import re
 from collections.abc import Callable
+from itertools import product
 from pathlib import Path
 
 import pytest
@@ -32,6 +33,8 @@ from projects import BIN, SLUG, TRACKERS, RenderedProject, cookiecutter, copier,
 GENERATORS = ("cookiecutter", "copier")
 STARTS = [("releases", version) for version in releases.read()] + [("made up", OLD)]
 DATA = "src/purchase_prediction/data.py"
+PAIRED = tuple(zip(GENERATORS, TRACKERS, strict=True))  # the other pairs are long tests
+slow = pytest.mark.slow
 each_generator = pytest.mark.parametrize("generator", GENERATORS)
 
 Generate = Callable[..., RenderedProject]
@@ -78,8 +81,13 @@ def own_template(tmp_path: Path) -> History:
     return History(snapshot(tmp_path / "template"), "")
 
 
-@each_generator
-@pytest.mark.parametrize("tracker", TRACKERS)
+@pytest.mark.parametrize(
+    ("generator", "tracker"),
+    [
+        pytest.param(*pair, marks=() if pair in PAIRED else slow)
+        for pair in product(GENERATORS, TRACKERS)
+    ],
+)
 @pytest.mark.parametrize(("name", "start"), STARTS)
 def test_an_update_gives_the_newest_project_with_the_owners_edits(
     name: str,
@@ -202,7 +210,7 @@ def test_recopy_starts_over_from_the_newest_template(
     assert "OUR_DEFAULT" in git(project.path, "show", "HEAD:src/purchase_prediction/settings.py")
 
 
-@each_generator
+@pytest.mark.parametrize("generator", ["cookiecutter", pytest.param("copier", marks=slow)])
 def test_a_template_without_tags_updates_to_its_newest_commit(
     generator: str, own_template: History, generate: Generate
 ) -> None:
@@ -225,7 +233,7 @@ def test_a_template_without_tags_updates_to_its_newest_commit(
 
 
 @pytest.mark.usefixtures("own_tools")
-@pytest.mark.parametrize("checkout", ["main", "ahead"])
+@pytest.mark.parametrize("checkout", [pytest.param("main", marks=slow), "ahead"])
 def test_a_project_of_a_commit_after_the_release_is_told_how_it_updates(
     checkout: str, own_template: History, tmp_path: Path
 ) -> None:
