@@ -6,22 +6,12 @@ set -euo pipefail
 verb=$1 home=$2
 unset PYTHONWARNINGS # Debian's packages run scripts of their own at installation
 export PATH=$home/bin:$PATH DOCKER_HOST=unix://$home/docker.sock DOCKER_CONFIG=$home/cli
-mirror=$(awk '/^URIs/{print $2; exit}' /etc/apt/sources.list.d/debian.sources)
-
-next_release() {
-  "$@" -o Dir::Etc::sourcelist="$home/apt/list" -o Dir::Etc::sourceparts=/dev/null -o Dir::State::lists="$home/apt/lists" \
-    -o Dir::Cache="$home/apt/cache" -o Acquire::Languages=none -o APT::Sandbox::User=root
-}
 
 start() {
-  mkdir -p "$home"/{bin,deb,root,cli/cli-plugins,apt/lists/partial,apt/cache/archives/partial}
+  mkdir -p "$home"/{bin,cli/cli-plugins}
   apt-get update -qq
   DEBIAN_FRONTEND=noninteractive apt-get install -y -qq --no-install-recommends runc iptables mmdebstrap >/dev/null
-  echo "deb [signed-by=/usr/share/keyrings/debian-archive-keyring.gpg] $mirror trixie main" >"$home/apt/list"
-  next_release apt-get update -qq
-  (cd "$home/deb"
-   next_release apt-get download -qq docker.io docker-cli containerd docker-compose docker-buildx
-   for package in *.deb; do dpkg-deb -x "$package" ../root; done)
+  "$(dirname "$0")/debian-packages.sh" trixie "$home/root" docker.io docker-cli containerd docker-compose docker-buildx
   cp "$home"/root/usr/sbin/dockerd "$home"/root/usr/bin/{docker,containerd,containerd-shim*} "$home/bin/"
   cp "$home"/root/usr/libexec/docker/cli-plugins/* "$home/cli/cli-plugins/"
   setsid nohup dockerd --data-root "$home/data" --exec-root "$home/exec" --pidfile "$home/docker.pid" -H "$DOCKER_HOST" \
@@ -33,6 +23,8 @@ start() {
 }
 
 base() { # Debian's Python where the public slim image has its own
+  local mirror
+  mirror=$(awk '/^URIs/{print $2; exit}' /etc/apt/sources.list.d/debian.sources)
   mmdebstrap --quiet --mode=root --variant=minbase --format=tar \
     --aptopt='Acquire::Check-Valid-Until "false"' --dpkgopt='path-exclude=/usr/share/man/*' --dpkgopt='path-exclude=/usr/share/doc/*' \
     --include=python3,python3-venv,python3-pip,ca-certificates \
