@@ -6,11 +6,13 @@ from collections.abc import Callable, Iterator
 from contextlib import contextmanager
 from datetime import datetime, timedelta
 from http.server import BaseHTTPRequestHandler, ThreadingHTTPServer
+from typing import Any
 
 import pytest
 
 from <<cookiecutter.package_name>>.online_features import (
     FeastServer,
+    NoFeaturesError,
     StoreUnavailableError,
     usable,
 )
@@ -62,9 +64,23 @@ def http_server(answer: Callable[[], tuple[int, bytes]]) -> Iterator[str]:
 def test_values_are_usable_within_their_ttl() -> None:
     found = {"amount": (2.5, NOW - DAY), "city": ("", NOW)}
     assert usable(found, DAY, NOW) == {"amount": 2.5, "city": ""}
-    assert usable(found, DAY, NOW + timedelta(seconds=1)) is None
-    assert usable(found, DAY, NOW - 2 * DAY) is None
-    assert usable({**found, "city": (None, NOW)}, DAY, NOW) is None
+
+
+@pytest.mark.parametrize(
+    ("now", "changed", "reason"),
+    [
+        (NOW + timedelta(seconds=1), {}, r"is of 2026-02-28 12:00, not within 24 hours of now"),
+        (NOW - 2 * DAY, {}, r"is of 2026-03-01 12:00, not within 24 hours of now"),
+        (NOW, {"city": (None, NOW)}, "holds no city of this user"),
+        (NOW, {"city": (None, NOW), "amount": (None, NOW)}, "holds nothing of this user"),
+    ],
+)
+def test_what_cannot_be_used_is_told_with_its_reason(
+    now: datetime, changed: dict[str, Any], reason: str
+) -> None:
+    found = {"amount": (2.5, NOW - DAY), "city": ("", NOW), **changed}
+    with pytest.raises(NoFeaturesError, match=reason):
+        usable(found, DAY, now)
 
 
 def test_a_connection_that_was_closed_is_opened_again() -> None:

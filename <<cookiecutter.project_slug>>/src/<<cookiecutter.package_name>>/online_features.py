@@ -57,8 +57,8 @@ def usable(found: Found, ttl: timedelta, now: datetime) -> Values:
     oldest = min((at for _, at in found.values() if abs(now - at) > ttl), default=None)
     if oldest is not None:
         raise NoFeaturesError(
-            f"what the feature store holds of this user is of {oldest:%Y-%m-%d %H:%M}, more than "
-            f"{ttl / timedelta(days=1):g} days from now ({now:%Y-%m-%d %H:%M}): features "
+            f"what the feature store holds of this user is of {oldest:%Y-%m-%d %H:%M}, not within "
+            f"{ttl / timedelta(hours=1):g} hours of now ({now:%Y-%m-%d %H:%M}): features "
             "materialize renews it"
         )
     return {name: value for name, (value, _) in found.items()}
