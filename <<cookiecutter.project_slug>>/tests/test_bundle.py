@@ -1,7 +1,9 @@
 from __future__ import annotations
 
+import os
 import shutil
 import subprocess
+import sys
 from hashlib import sha256
 from pathlib import Path
 from typing import Any
@@ -45,6 +47,23 @@ def test_what_is_written_is_what_is_read(bundle: Bundle, folder: Path) -> None:
     assert read_bundle(folder) == bundle
     assert {path.name for path in folder.iterdir()} == {*CONTENT_FILES, CHECKSUM_FILE}
     assert list(folder.parent.iterdir()) == [folder]
+
+
+def test_the_runtime_leaves_and_sends_nothing_of_its_use(folder: Path, tmp_path: Path) -> None:
+    home = tmp_path / "home"
+    home.mkdir()
+    code = (
+        f"from pathlib import Path; from {read_bundle.__module__} import read_bundle; "
+        f"read_bundle(Path({str(folder)!r})).scorer()"
+    )
+    environment = {
+        "PATH": os.environ["PATH"],
+        "PYTHONPATH": os.pathsep.join(sys.path),
+        "HOME": str(home),
+    }
+    subprocess.run([sys.executable, "-c", code], env=environment, check=True)
+    # With its telemetry, it makes the machine's identity and a store of what is to be sent.
+    assert list(home.iterdir()) == []
 
 
 def test_metrics_that_are_not_defined_survive(bundle: Bundle, tmp_path: Path) -> None:

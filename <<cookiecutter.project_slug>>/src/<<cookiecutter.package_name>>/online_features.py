@@ -8,6 +8,7 @@ from __future__ import annotations
 import json
 import threading
 from collections.abc import Mapping
+from contextlib import suppress
 from datetime import datetime, timedelta, timezone
 from http.client import HTTPConnection, HTTPException, HTTPSConnection
 from typing import Any, Protocol
@@ -70,12 +71,17 @@ class FeastInProcess:
     threads = 1  # an SQLite connection is one thread's
 
     def __init__(self, settings: Settings) -> None:
+        from .data import KEY
         from .feature_store import open_store
 
         # A thread of Feast's keeps what is registered up to date, so that no request waits for it.
         self._store = open_store(settings, cache_mode="thread")
         self._registered: object = None
         self._service: Any = None
+        # The first read opens the online store and takes longest, so it is nobody's request. One
+        # that is away now is told of when somebody asks.
+        with suppress(StoreUnavailableError):
+            self.read(KEY, "")
 
     def read(self, key: str, user_id: str) -> Found:
         """Read from the online store."""

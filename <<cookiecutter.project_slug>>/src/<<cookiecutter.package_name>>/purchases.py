@@ -159,6 +159,8 @@ def import_log(
         DataError: the file or a column is missing, it cannot be read, or no row is usable; what
             was there before stays.
     """
+    if not source.is_file():
+        raise DataError(f"{source} is no file")
     _refuse_to_replace(settings, replace)
     with connect(settings) as db:
         _read_source(db, source, mapping)
@@ -242,8 +244,6 @@ def _refuse_to_replace(settings: Settings, replace: bool) -> None:
 
 
 def _read_source(db: duckdb.DuckDBPyConnection, source: Path, mapping: ColumnMapping) -> None:
-    if not source.is_file():
-        raise DataError(f"{source} is no file")
     if source.suffix.lower() in {".parquet", ".pq"}:
         reader = f"SELECT * FROM read_parquet({literal(source)})"
     else:

@@ -4,6 +4,7 @@ import json
 import shutil
 from pathlib import Path
 from typing import Any
+from urllib.parse import urlsplit
 
 import kubernetes_validate
 import pytest
@@ -79,7 +80,7 @@ def pods(objects: Objects) -> list[Any]:
     for (kind, _), item in objects.items():
         if kind == "CronJob":
             found.append(item["spec"]["jobTemplate"]["spec"]["template"]["spec"])
-    assert len(found) == 4
+    assert len(found) == 5
     return found
 
 
@@ -134,6 +135,26 @@ def test_who_selects_the_server_finds_it(objects: Objects) -> None:
         assert policy.get("matchLabels", {}).items() <= labels.items()
 
 
+def test_the_server_reaches_the_feature_server(objects: Objects) -> None:
+    [server] = objects["Deployment", "server"]["spec"]["template"]["spec"]["containers"]
+    address = urlsplit({item["name"]: item["value"] for item in server["env"]}["ML_FEATURE_SERVER"])
+    service = objects["Service", address.hostname]["spec"]
+    template = objects["Deployment", "features"]["spec"]["template"]
+    labels = template["metadata"]["labels"]
+    assert service["selector"].items() <= labels.items()
+    [port], [container] = service["ports"], template["spec"]["containers"]
+    [opened] = container["ports"]
+    assert (port["port"], port["targetPort"]) == (address.port, opened["name"])
+    assert str(opened["containerPort"]) in container["args"]
+    for kind, rule, end in (("server", "egress", "to"), ("features", "ingress", "from")):
+        [allowed] = objects["NetworkPolicy", kind]["spec"][rule]
+        [peer] = allowed[end]
+        other = "features" if kind == "server" else "server"
+        found = objects["Deployment", other]["spec"]["template"]["metadata"]["labels"]
+        assert peer["podSelector"]["matchLabels"].items() <= found.items()
+        assert [item["port"] for item in allowed["ports"]] == [opened["name"]]
+
+
 def test_probes_ask_what_the_server_answers(objects: Objects) -> None:
     [server] = objects["Deployment", "server"]["spec"]["template"]["spec"]["containers"]
     asked = {name: server[name]["httpGet"]["path"] for name in server if name.endswith("Probe")}
@@ -154,6 +175,8 @@ def test_commands_of_containers_exist(production: Objects) -> None:
             for word in container["args"]:
                 if hasattr(command, "commands"):
                     command = command.commands[word]
+                elif command.context_settings.get("ignore_unknown_options"):
+                    break  # the rest is another program's
                 elif word.startswith("--"):
                     assert any(word in parameter.opts for parameter in command.params), word
 

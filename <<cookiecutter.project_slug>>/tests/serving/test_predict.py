@@ -137,13 +137,13 @@ def test_unknown_and_odd_texts_are_scored(mixed_client: TestClient) -> None:
 @pytest.mark.parametrize(
     ("body", "pointer", "words"),
     [
-        ("[]", "#", 'the body must be an object with "features", "instances" or "user_id"'),
+        ("[]", "#", 'the body must be an object that has "features", "instances" or "user_id"'),
         ('"text"', "#", "the body must be an object"),
         ("NaN", "#", "the body must be an object"),
-        ("{}", "#", "the body must be an object with"),
+        ("{}", "#", "the body must be an object that has"),
         ("", "#", "the body is missing"),
         ('{"features": [1.0, 2], "extra": 1}', "#/extra", "is no field of this request"),
-        (f'{{"features": [1.0, 2], {MANY_FIELDS}}}', "#", "the body must be an object with"),
+        (f'{{"features": [1.0, 2], {MANY_FIELDS}}}', "#", "the body must be an object that has"),
         ('{"features": [1.0, 2], "instances": [[1.0, 2]]}', "#/features", "is no field"),
         ('{"features": [1.0, 2], "user_id": 5}', "#/user_id", "must be a string, got 5"),
         ('{"features": [1.0, 2], "user_id": ""}', "#/user_id", "must not be empty"),

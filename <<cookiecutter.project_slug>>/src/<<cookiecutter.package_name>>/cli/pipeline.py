@@ -79,6 +79,9 @@ def pipeline_submit(
 ) -> None:
     """Run the pipeline on a Kubeflow cluster, once or on a schedule.
 
+    ML_KUBEFLOW_HOST is the address of its API; ML_PIPELINE_IMAGE, ML_RAW_DATA and
+    ML_PIPELINE_SECRET are compiled in (`settings` explains each).
+
     Example: pipeline submit --cron "0 0 3 * * *"
     """
     from ..kubeflow import submit

@@ -58,7 +58,11 @@ def registry_list() -> None:
     if table.row_count:
         out.print(table)
     else:
-        out.print(f"{settings.model_name} has no version yet: run `train`, `registry register`")
+        where = "" if settings.mlflow_tracking_uri else f" in {settings.home.resolve()}"
+        out.print(
+            f"{settings.model_name} has no version yet{where}: run `train`, `registry register`",
+            soft_wrap=True,
+        )
     if waiting := not_mirrored(settings):
         out.print(waiting, markup=False)
 

@@ -201,6 +201,9 @@ async def _lifespan(app: FastAPI) -> AsyncIterator[None]:
     recorder: Recorder = app.state.recorder
     app.state.users.start()
     await asyncio.to_thread(store.refresh)
+    if store.current is None:
+        folder = app.state.settings.served_dir
+        logger.warning("no model is loaded from %s: `registry sync` brings one", folder)
     recorder.open()
     seconds = app.state.settings.model_poll_seconds
     looks = (store.refresh, app.state.clock.refresh)

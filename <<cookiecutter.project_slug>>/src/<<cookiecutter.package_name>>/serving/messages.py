@@ -11,7 +11,7 @@ from .rows import Row, Text
 
 MOST_FIELDS = 4
 LONGEST_USER_ID = 256
-NO_FIELD = 'must be an object with "features", "instances" or "user_id"'
+NO_FIELD = 'must be an object that has "features", "instances" or "user_id"'
 
 
 def _row(value: Any) -> Any:
