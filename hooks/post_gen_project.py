@@ -349,8 +349,8 @@ def first_commit(project: Path, origin: Origin, wanted: str) -> str:
         git(project, "add", "--all")
         if not knows_the_author(project):
             return (
-                "No first commit: git does not know your name and address. "
-                f"{later} after `git config --global user.name NAME` and `user.email ADDRESS`."
+                "No first commit: git does not know your name and address. `git commit` there "
+                "makes it after `git config --global user.name NAME` and `user.email ADDRESS`."
             )
         git(project, "commit", "--quiet", "--message", commit_message(origin))
     except GitError as error:
