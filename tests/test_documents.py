@@ -43,8 +43,10 @@ def clone_of_the_template(folder: Path) -> Path:
     return folder
 
 
-# Where the commands of a page start, if elsewhere.
+# Where the commands of a page start, if elsewhere: takes seconds, so one of its blocks stands for
+# the page, and the others are long tests.
 SCENES = {"updating.md": living_project}
+EACH_TIME = "updating.md-2"
 
 
 def blocks(document: Path) -> list[list[str]]:
@@ -64,7 +66,17 @@ ALL_COMMANDS = {command for _, block in BLOCKS.values() for command in block}
 
 
 @pytest.mark.usefixtures("own_tools")
-@pytest.mark.parametrize(("page", "block"), BLOCKS.values(), ids=BLOCKS)
+@pytest.mark.parametrize(
+    ("page", "block"),
+    [
+        pytest.param(
+            *BLOCKS[name],
+            id=name,
+            marks=pytest.mark.slow if BLOCKS[name][0] in SCENES and name != EACH_TIME else (),
+        )
+        for name in BLOCKS
+    ],
+)
 def test_the_commands_run(page: str, block: list[str], tmp_path: Path) -> None:
     commands = [command for command in block if command not in NOT_RUN.keys() | RUN_ELSEWHERE]
     place = SCENES.get(page, clone_of_the_template)(tmp_path) if commands else tmp_path

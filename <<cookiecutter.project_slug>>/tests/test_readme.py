@@ -46,6 +46,7 @@ def test_every_make_target_exists() -> None:
     assert {"demo", "test"} <= named <= targets
 
 
+@pytest.mark.slow
 def test_the_commands_run_in_their_order(tmp_path: Path) -> None:
     require_program("curl")
     export_purchases(tmp_path)
