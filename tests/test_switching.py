@@ -74,6 +74,7 @@ def versions(project: RenderedProject) -> list[str]:
     return sorted(VERSION.findall(command(project, "registry", "list")))
 
 
+@pytest.mark.slow
 @pytest.mark.xdist_group("wandb")
 def test_the_tracker_is_switched_and_back_and_the_models_stay(
     rendered_with_environment: Callable[[str], RenderedProject], template: History, tmp_path: Path

@@ -68,7 +68,7 @@ def fill(place: Place) -> None:
 
 
 def test_no_promotion_is_lost_whatever_is_killed(place: Place) -> None:
-    rounds(place, 5, random.Random(0))
+    rounds(place, 2, random.Random(0))
 
 
 @pytest.mark.slow

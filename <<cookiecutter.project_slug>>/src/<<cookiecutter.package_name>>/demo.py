@@ -176,12 +176,12 @@ def run(customers: int) -> None:
     started = time.monotonic()
     demo = Demo(_empty_folder(FOLDER))
     with demo.told():
-        request, answer = _first_model(demo, customers)
-        _drift_and_recover(demo)
+        _first_model(demo, customers)
+        request, answer = _drift_and_recover(demo)
     _summarize(demo, request, answer, time.monotonic() - started)
 
 
-def _first_model(demo: Demo, customers: int) -> tuple[dict[str, Any], dict[str, Any]]:
+def _first_model(demo: Demo, customers: int) -> None:
     shift = f"{SHIFT:%Y-%m-%d}"
     demo.command("data", "simulate", "--customers", str(customers), "--shift-on", shift)
     demo.command("features", "build")
@@ -195,15 +195,15 @@ def _first_model(demo: Demo, customers: int) -> tuple[dict[str, Any], dict[str, 
     demo.command("experiment", "start", "--name", "smaller-trees", *variants)
     demo.command("registry", "sync")
     with demo.server() as port:
-        request, answer = demo.serve_users(port)
+        demo.serve_users(port)
     demo.command("log", "compact")
     demo.command("experiment", "report", expected=UNDECIDED)
     demo.command("experiment", "stop")
     demo.command("drift", "run", "--no-html")
-    return request, answer
 
 
-def _drift_and_recover(demo: Demo) -> None:
+def _drift_and_recover(demo: Demo) -> tuple[dict[str, Any], dict[str, Any]]:
+    """The second half; returns a request with its answer by the retrained model."""
     demo.go_to(AFTER)
     demo.command("features", "build")
     demo.command("features", "materialize")
@@ -218,9 +218,10 @@ def _drift_and_recover(demo: Demo) -> None:
             return now if now["model_version"] != before["model_version"] else None
 
         _until(newer, "the server did not take up the retrained model")
-        demo.serve_users(port)
+        request, answer = demo.serve_users(port)
     demo.command("log", "compact")
     demo.command("drift", "run", "--no-html")
+    return request, answer
 
 
 def _empty_folder(folder: Path) -> Path:
