@@ -42,8 +42,7 @@ ONE_OPENER = build_opener(ProxyHandler({}))
 
 @pytest.mark.parametrize(
     "task",
-    # The sample problem is binary as well.
-    ["iris", pytest.param("breast_cancer", marks=pytest.mark.slow), "diabetes"],
+    [name if name == "iris" else pytest.param(name, marks=pytest.mark.slow) for name in ANSWERS],
 )
 @pytest.mark.xdist_group("mlflow")
 def test_another_task_is_two_files(

@@ -46,13 +46,8 @@ def test_its_own_checks_pass(
     rendered_with_environment(tracker).run("make", target)
 
 
-@pytest.mark.parametrize(
-    "tracker",
-    [
-        pytest.param("mlflow", marks=pytest.mark.xdist_group("mlflow")),
-        pytest.param("wandb", marks=[pytest.mark.xdist_group("wandb"), pytest.mark.slow]),
-    ],
-)
+@pytest.mark.slow
+@pytest.mark.parametrize("tracker", EACH_TRACKER)
 def test_the_commands_of_its_readme_run(
     tracker: str, rendered_with_environment: Callable[[str], RenderedProject]
 ) -> None:

@@ -210,7 +210,8 @@ def test_recopy_starts_over_from_the_newest_template(
     assert "OUR_DEFAULT" in git(project.path, "show", "HEAD:src/purchase_prediction/settings.py")
 
 
-@pytest.mark.parametrize("generator", ["cookiecutter", pytest.param("copier", marks=slow)])
+@slow
+@each_generator
 def test_a_template_without_tags_updates_to_its_newest_commit(
     generator: str, own_template: History, generate: Generate
 ) -> None:
