@@ -163,6 +163,22 @@ def test_an_address_in_use_is_told_with_what_to_do(workers: str, settings: Setti
     assert "Traceback" not in said
 
 
+def test_a_command_that_is_told_to_end_says_so(settings: Settings) -> None:
+    port = free_port()
+    command = [sys.executable, "-m", package.__name__, "serve", "--port", str(port)]
+    environment = {**os.environ, "ML_HOME": str(settings.home)}
+    log = settings.home / "server.log"
+    with (
+        log.open("w") as stream,
+        subprocess.Popen(command, env=environment, stderr=stream, text=True) as process,
+    ):
+        server = Server(process, port, log)
+        server.wait_for("/live", 200)
+        process.send_signal(signal.SIGTERM)
+        assert process.wait(timeout=20) in {128 + signal.SIGTERM, -signal.SIGTERM}
+    assert "did not start" not in log.read_text()
+
+
 def test_a_rollback_reaches_the_server_without_a_restart(registry: Registry, good: Path) -> None:
     row = {"features": one_row(good)}
     for _ in range(2):

@@ -19,6 +19,7 @@ from fastapi.routing import iter_route_contexts
 from fastapi.staticfiles import StaticFiles
 from starlette.routing import Match
 from starlette.types import ASGIApp, Receive, Scope, Send
+from uvicorn.config import STARTUP_FAILURE
 from uvicorn.supervisors import Multiprocess
 
 from ..errors import ProjectError
@@ -189,6 +190,8 @@ def _run(settings: Settings, metrics_folder: Path | None) -> None:
     except KeyboardInterrupt:
         return
     except SystemExit as error:
+        if error.code != STARTUP_FAILURE:  # it was told to end
+            raise
         raise ServingError(
             "the server did not start, the line above says why: where the address is in use, end "
             f"what listens on {settings.host}:{settings.port}, or choose another port by --port"
