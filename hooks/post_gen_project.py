@@ -347,12 +347,15 @@ def first_commit(project: Path, origin: Origin, wanted: str) -> str:
             return "No first commit: the folder belongs to a git repository already."
         git(project, "-c", f"init.defaultBranch={default_branch(project)}", "init", "--quiet")
         git(project, "add", "--all")
-        if not knows_the_author(project):
+        try:
+            git(project, "commit", "--quiet", "--message", commit_message(origin))
+        except GitError:
+            if knows_the_author(project):
+                raise
             return (
                 "No first commit: git does not know your name and address. `git commit` there "
                 "makes it after `git config --global user.name NAME` and `user.email ADDRESS`."
             )
-        git(project, "commit", "--quiet", "--message", commit_message(origin))
     except GitError as error:
         return f"No first commit: {error}. {later}."
     return ""

@@ -6,9 +6,9 @@ Feast itself is imported by ``FeastInProcess`` alone; the server's image need no
 from __future__ import annotations
 
 import json
+import logging
 import threading
 from collections.abc import Mapping
-from contextlib import suppress
 from datetime import datetime, timedelta, timezone
 from http.client import HTTPConnection, HTTPException, HTTPSConnection
 from typing import Any, Protocol
@@ -16,6 +16,8 @@ from urllib.parse import urlsplit
 
 from .errors import ProjectError
 from .settings import Settings
+
+logger = logging.getLogger(__name__)
 
 FEATURE_SERVICE = "model_inputs"
 
@@ -78,10 +80,11 @@ class FeastInProcess:
         self._store = open_store(settings, cache_mode="thread")
         self._registered: object = None
         self._service: Any = None
-        # The first read opens the online store and takes longest, so it is nobody's request. One
-        # that is away now is told of when somebody asks.
-        with suppress(StoreUnavailableError):
+        # The first read opens the online store and takes longest, so it is nobody's request.
+        try:
             self.read(KEY, "")
+        except StoreUnavailableError as error:
+            logger.warning("the online store was asked in vain: %s", error)
 
     def read(self, key: str, user_id: str) -> Found:
         """Read from the online store."""
