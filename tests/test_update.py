@@ -36,6 +36,10 @@ DATA = "src/purchase_prediction/data.py"
 PAIRED = tuple(zip(GENERATORS, TRACKERS, strict=True))  # the other pairs are long tests
 slow = pytest.mark.slow
 each_generator = pytest.mark.parametrize("generator", GENERATORS)
+# Both tools' projects are the same, and copier updates them: the other one is a long test.
+either_generator = pytest.mark.parametrize(
+    "generator", [pytest.param("cookiecutter"), pytest.param("copier", marks=slow)]
+)
 
 Generate = Callable[..., RenderedProject]
 
@@ -131,7 +135,7 @@ def test_the_made_up_pair_differs_in_every_way(pair: History, tmp_path: Path) ->
     assert b"region: eu" in new[".copier-answers.yml"].content
 
 
-@each_generator
+@either_generator
 def test_edits_of_the_same_line_become_conflict_markers(
     generator: str, pair: History, generate: Generate
 ) -> None:
@@ -178,6 +182,7 @@ def test_edited_files_that_the_template_drops_or_renames_are_named_and_come_back
         assert project.read(name).endswith("\n# Ours\n")
 
 
+@slow
 def test_check_update_tells_whether_there_is_a_newer_release(
     pair: History, generate: Generate
 ) -> None:
@@ -191,7 +196,7 @@ def test_check_update_tells_whether_there_is_a_newer_release(
     assert project.run(*check, "--quiet").returncode == 0
 
 
-@each_generator
+@either_generator
 def test_recopy_starts_over_from_the_newest_template(
     generator: str, pair: History, generate: Generate, tmp_path: Path
 ) -> None:
@@ -233,8 +238,9 @@ def test_a_template_without_tags_updates_to_its_newest_commit(
     assert project.answers["_commit"] == "0.1.0"
 
 
+@slow
 @pytest.mark.usefixtures("own_tools")
-@pytest.mark.parametrize("checkout", [pytest.param("main", marks=slow), "ahead"])
+@pytest.mark.parametrize("checkout", ["main", "ahead"])
 def test_a_project_of_a_commit_after_the_release_is_told_how_it_updates(
     checkout: str, own_template: History, tmp_path: Path
 ) -> None:

@@ -69,7 +69,7 @@ def assert_updates(project: RenderedProject) -> None:
     [
         ("gh:an-owner/a-template", HTTPS),
         pytest.param(HTTPS, HTTPS, marks=slow),
-        (BARE_HTTPS, f"git+{BARE_HTTPS}"),
+        pytest.param(BARE_HTTPS, f"git+{BARE_HTTPS}", marks=slow),
         pytest.param(SSH, SSH, marks=slow),
     ],
 )
@@ -84,7 +84,7 @@ def test_an_address(typed: str, recorded: str, published: Published, tmp_path: P
 
 @pytest.mark.parametrize(
     "checkout",
-    ["tag", *(pytest.param(name, marks=slow) for name in ("branch", "commit")), "short commit"],
+    [*(pytest.param(name, marks=slow) for name in ("tag", "branch", "commit")), "short commit"],
 )
 def test_a_checkout(checkout: str, published: Published, tmp_path: Path) -> None:
     wanted, recorded = {
@@ -100,7 +100,9 @@ def test_a_checkout(checkout: str, published: Published, tmp_path: Path) -> None
     assert_updates(project)
 
 
-@pytest.mark.parametrize("typed", [pytest.param("absolute", marks=slow), "../template", "."])
+@pytest.mark.parametrize(
+    "typed", [*(pytest.param(name, marks=slow) for name in ("absolute", "../template")), "."]
+)
 def test_a_path(typed: str, published: Published, tmp_path: Path) -> None:
     away = published.path if typed == "." else tmp_path / "away"
     away.mkdir(exist_ok=True)
