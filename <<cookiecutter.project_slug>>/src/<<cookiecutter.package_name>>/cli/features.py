@@ -65,8 +65,8 @@ def features_materialize(
     serves = PRODUCTION in read_aliases(settings.served_dir)
     following = "serve, then POST /predict with a user_id alone" if serves else "pipeline run"
     out.print(
-        f"{done.entities:,} entities, {done.start:%Y-%m-%d %H:%M} to {done.end:%Y-%m-%d %H:%M} UTC"
-        f"\nnext: {following}"
+        f"{done.entities:,} entities: their newest features of "
+        f"{done.start:%Y-%m-%d %H:%M} to {done.end:%Y-%m-%d %H:%M} UTC\nnext: {following}"
     )
 
 

@@ -6,13 +6,18 @@ from typing import Annotated
 
 import typer
 
-from ..settings import Settings
+from ..settings import Settings, variable_name
+
+
+def _default(setting: str) -> str:
+    default = Settings.model_fields[setting].default
+    return f"Default: {variable_name(setting)}, or {default} where it is not set."
 
 
 def serve(
-    host: Annotated[str | None, typer.Option(help="Default: ML_HOST.")] = None,
-    port: Annotated[int | None, typer.Option(min=1, max=65_535, help="Default: ML_PORT.")] = None,
-    workers: Annotated[int | None, typer.Option(min=1, help="Default: ML_WORKERS.")] = None,
+    host: Annotated[str | None, typer.Option(help=_default("host"))] = None,
+    port: Annotated[int | None, typer.Option(min=1, max=65_535, help=_default("port"))] = None,
+    workers: Annotated[int | None, typer.Option(min=1, help=_default("workers"))] = None,
 ) -> None:
     """Answer predictions over HTTP with the model in production.
 
