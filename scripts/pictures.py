@@ -72,7 +72,7 @@ def run_demo(project: Path) -> str:
     """What `make demo` prints, in colour and without moving bars."""
     colours = {"FORCE_COLOR": "1", "TTY_INTERACTIVE": "0", "COLUMNS": str(COLUMNS)}
     done = subprocess.run(
-        ["make", "demo"],
+        ["make", "--no-print-directory", "demo"],
         cwd=project,
         env={**os.environ, **colours},
         stdout=subprocess.PIPE,
