@@ -148,6 +148,18 @@ def test_what_is_no_parquet_is_named(
         compare(settings, drifting.reference, str(tmp_path / name))
 
 
+def test_rows_without_an_outcome_take_no_place_among_those_evaluated(
+    settings: Settings, drifting: Drifting, tmp_path: Path
+) -> None:
+    rows = drifting.draw(4_000, seed=2)
+    rows["outcome"] = rows["outcome"].where(rows.index % 10 == 0)
+    rows.to_parquet(tmp_path / "current.parquet")
+    few = settings.model_copy(update={"evaluation_rows": 350})
+    report, _ = compare(few, drifting.reference, str(tmp_path / "current.parquet"))
+    assert report.performance is not None
+    assert report.performance.rows == 350
+
+
 def test_the_performance_falls_where_outcomes_say_so(
     settings: Settings, drifting: Drifting, tmp_path: Path
 ) -> None:

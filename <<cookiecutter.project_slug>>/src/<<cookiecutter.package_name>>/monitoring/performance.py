@@ -83,7 +83,9 @@ def _answered(
     user = f"{USER}::VARCHAR" if USER in rows.columns else "NULL"
     frame: pd.DataFrame = rows.query(
         "answered",
-        f"SELECT {', '.join(needed)}, {user} AS unit FROM answered WHERE {OUTCOME} IS NOT NULL "
+        # DuckDB draws a sample before it filters: only rows with an outcome may be drawn.
+        f"SELECT * FROM (SELECT {', '.join(needed)}, {user} AS unit FROM answered "
+        f"WHERE {OUTCOME} IS NOT NULL) "
         f"USING SAMPLE reservoir({settings.evaluation_rows} ROWS) REPEATABLE ({settings.seed})",
     ).df()
     if signature.task == "regression":
