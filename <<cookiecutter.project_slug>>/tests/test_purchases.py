@@ -10,6 +10,7 @@ import duckdb
 import pandas as pd
 import pytest
 
+from <<cookiecutter.package_name>> import purchases
 from <<cookiecutter.package_name>>.database import connect, literal
 from <<cookiecutter.package_name>>.purchases import (
     ColumnMapping,
@@ -88,6 +89,51 @@ def test_a_bad_row_is_set_aside_with_its_reason(
     assert rejected["reason"] == reason
     for value in BAD[reason].split(","):
         assert value.strip() in rejected["row"]
+
+
+@pytest.mark.parametrize("name", ["source", "Source", 'a "quoted" name', "it's"])
+def test_a_column_of_any_name_may_stand_beside(
+    settings: Settings, tmp_path: Path, name: str
+) -> None:
+    path = tmp_path / "log.csv"
+    pd.DataFrame(
+        {"who": ["1", "2", "3"], "when": "1997-01-01", "how much": 1.0, name: "web"}
+    ).to_csv(path, index=False)
+    assert import_log(settings, path, MAPPING, False, False).rows == 3
+
+
+def test_an_import_that_is_cut_off_leaves_the_old_log(
+    settings: Settings, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    source = write_csv(tmp_path / "log.csv", *GOOD)
+    import_log(settings, source, MAPPING, False, False)
+    before = log_rows(settings), read_manifest(settings)
+
+    def cut_off(_: Path) -> str:
+        raise KeyboardInterrupt
+
+    with monkeypatch.context() as patch:
+        patch.setattr(purchases, "_sha256", cut_off)
+        with pytest.raises(KeyboardInterrupt):
+            import_log(settings, write_csv(tmp_path / "b.csv", GOOD[0]), MAPPING, False, True)
+        with pytest.raises(KeyboardInterrupt):
+            simulate(settings, 100, 1, UNTIL, replace=True)
+    assert (log_rows(settings), read_manifest(settings)) == before
+    assert {path.name for path in settings.data_dir.iterdir()} == {
+        "manifest.json",
+        "purchases.parquet",
+    }
+
+
+def test_a_log_that_nothing_describes_is_not_overwritten_unasked(
+    settings: Settings, tmp_path: Path
+) -> None:
+    source = write_csv(tmp_path / "log.csv", *GOOD)
+    import_log(settings, source, MAPPING, False, False)
+    settings.data_manifest.unlink()
+    with pytest.raises(DataError, match="holds purchases without manifest"):
+        simulate(settings, 100, 1, UNTIL, replace=False)
+    assert import_log(settings, source, MAPPING, False, replace=True).rows == len(GOOD)
 
 
 def test_repeated_rows_can_be_kept(settings: Settings, tmp_path: Path) -> None:

@@ -84,9 +84,14 @@ def read_manifest(settings: Settings) -> Manifest:
     """Where the log came from.
 
     Raises:
-        DataError: there is no log yet.
+        DataError: there is no log yet, or nothing says where it came from.
     """
     log_path(settings)
+    if not settings.data_manifest.exists():
+        raise DataError(
+            f"{settings.data_dir} holds purchases without {settings.data_manifest.name}, as after "
+            "an interrupted import: import the file again with --replace"
+        )
     return Manifest.model_validate_json(settings.data_manifest.read_text(encoding="utf-8"))
 
 
@@ -127,6 +132,7 @@ def simulate(
     shift_days = np.array(sorted((shift - first_day).days for shift in shifts), np.float64)
     settings.data_dir.mkdir(parents=True, exist_ok=True)
     partial = settings.data_dir / f".{LOG_FILE}.simulated"
+    ordered = settings.data_dir / f".{LOG_FILE}.ordered"
     start = np.datetime64(first_day, "us")
     try:
         with pq.ParquetWriter(partial, LOG_SCHEMA) as writer:
@@ -134,11 +140,11 @@ def simulate(
                 writer.write_table(_simulate_block(first, size, block_seed, start, shift_days))
         with connect(settings) as db:
             query = f"FROM read_parquet({literal(partial)}) ORDER BY customer_id, purchased_at"
-            write_parquet(db, query, settings.data_dir / LOG_FILE)
+            write_parquet(db, query, ordered)
+            return _take_in(db, settings, ordered, None, "simulated", f"seed {seed}", {})
     finally:
         partial.unlink(missing_ok=True)
-    (settings.data_dir / REJECTED_FILE).unlink(missing_ok=True)
-    return _write_manifest(settings, "simulated", f"seed {seed}", {})
+        ordered.unlink(missing_ok=True)
 
 
 def import_log(
@@ -162,6 +168,8 @@ def import_log(
     if not source.is_file():
         raise DataError(f"{source} is no file")
     _refuse_to_replace(settings, replace)
+    ordered = settings.data_dir / f".{LOG_FILE}.imported"
+    aside = settings.data_dir / f".{REJECTED_FILE}.imported"
     with connect(settings) as db:
         _read_source(db, source, mapping)
         latest = datetime.max if keep_future else _latest_date(settings)
@@ -173,9 +181,13 @@ def import_log(
             "SELECT customer_id, purchased_at, amount FROM judged WHERE reason IS NULL "
             "ORDER BY customer_id, purchased_at, amount"
         )
-        write_parquet(db, query, settings.data_dir / LOG_FILE)
-        _write_rejected(db, settings.data_dir / REJECTED_FILE, rejected)
-    return _write_manifest(settings, "imported", source.name, rejected)
+        try:
+            write_parquet(db, query, ordered)
+            _write_rejected(db, aside)
+            return _take_in(db, settings, ordered, aside, "imported", source.name, rejected)
+        finally:
+            ordered.unlink(missing_ok=True)
+            aside.unlink(missing_ok=True)
 
 
 def _blocks(customers: int, seed: int) -> list[tuple[int, int, np.random.SeedSequence]]:
@@ -279,7 +291,10 @@ def _judge_rows(
     when = identifier(mapping.date)
     if mapping.date_format:
         when = f"try_strptime({when}::VARCHAR, {literal(mapping.date_format)})"
-    repeated = "false" if keep else "row_number() OVER (PARTITION BY source) > 1"
+    # By their names: `source` alone would be the column of that name where the file has one.
+    names = [str(row[0]) for row in db.execute("DESCRIBE source").fetchall()]
+    whole = "{" + ", ".join(f"{literal(name)}: {identifier(name)}" for name in names) + "}"
+    repeated = "false" if keep else f"row_number() OVER (PARTITION BY {whole}) > 1"
     db.execute(f"""
         CREATE TABLE judged AS
         SELECT *, CASE
@@ -296,7 +311,7 @@ def _judge_rows(
                 try_cast(try_cast({when} AS TIMESTAMPTZ) AS TIMESTAMP) AS purchased_at,
                 try_cast({identifier(mapping.amount)} AS DOUBLE) AS amount,
                 {repeated} AS repeated,
-                source AS original
+                {whole} AS original
             FROM source)
     """)
 
@@ -317,10 +332,7 @@ def _keeps_unreadable_lines(db: duckdb.DuckDBPyConnection) -> bool:
     return ("reject_errors",) in db.execute("SHOW TABLES").fetchall()
 
 
-def _write_rejected(db: duckdb.DuckDBPyConnection, path: Path, rejected: dict[str, int]) -> None:
-    path.unlink(missing_ok=True)
-    if not rejected:
-        return
+def _write_rejected(db: duckdb.DuckDBPyConnection, path: Path) -> None:
     rows = "SELECT reason, to_json(original)::VARCHAR AS row FROM judged WHERE reason IS NOT NULL"
     if _keeps_unreadable_lines(db):
         rows += " UNION ALL SELECT DISTINCT 'unreadable line', csv_line FROM reject_errors"
@@ -340,31 +352,38 @@ def _nothing_usable(
     return message
 
 
-def _write_manifest(
+def _take_in(
+    db: duckdb.DuckDBPyConnection,
     settings: Settings,
+    log: Path,
+    aside: Path | None,
     kind: Literal["simulated", "imported"],
     source: str,
     rejected: dict[str, int],
 ) -> Manifest:
-    path = settings.data_dir / LOG_FILE
-    with connect(settings) as db:
-        rows, customers, oldest, newest = db.execute(
-            "SELECT count(*), count(DISTINCT customer_id), min(purchased_at), max(purchased_at) "
-            f"FROM read_parquet({literal(path)})"
-        ).fetchall()[0]
-        manifest = Manifest(
-            kind=kind,
-            source=source,
-            rows=rows,
-            rejected=rejected,
-            customers=customers,
-            oldest_event=oldest,
-            newest_event=newest,
-            fingerprint=_sha256(path),
-        )
+    """Put a log, the rows set aside and what describes them in place, one right after the other."""
+    rows, customers, oldest, newest = db.execute(
+        "SELECT count(*), count(DISTINCT customer_id), min(purchased_at), max(purchased_at) "
+        f"FROM read_parquet({literal(log)})"
+    ).fetchall()[0]
+    manifest = Manifest(
+        kind=kind,
+        source=source,
+        rows=rows,
+        rejected=rejected,
+        customers=customers,
+        oldest_event=oldest,
+        newest_event=newest,
+        fingerprint=_sha256(log),
+    )
     partial = settings.data_manifest.with_suffix(".partial")
     partial.write_text(manifest.model_dump_json(indent=2), encoding="utf-8")
+    log.replace(settings.data_dir / LOG_FILE)
     partial.replace(settings.data_manifest)
+    if aside is not None and rejected:
+        aside.replace(settings.data_dir / REJECTED_FILE)
+    else:
+        (settings.data_dir / REJECTED_FILE).unlink(missing_ok=True)
     return manifest
 
 
