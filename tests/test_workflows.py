@@ -31,16 +31,20 @@ OWN = ROOT / ".github" / "workflows"
 PROGRAM = f".venv/bin/{SLUG}"
 EXPRESSIONS = {
     "github.token": "a-token",
-    "github.repository": "me/shop",
     "inputs.reason": "a test; with $(echo signs)",
     "inputs.version": "staging",
+    "needs.images.outputs.image": "ghcr.io/me/shop",
     "needs.images.outputs.jobs": "sha256:" + "b" * 64,
     "needs.images.outputs.server": "sha256:" + "a" * 64,
+    "needs.validate.outputs.version": "3",
     "secrets.ML_PROMOTION_DATABASE": "",
+    "steps.version.outputs.number": "3",
     "vars.ML_HOME": "demo",
     "vars.ML_KFP_HOST": "http://127.0.0.1:9",
     "vars.MLFLOW_TRACKING_URI": "",
 }
+# What a step tells the ones after it.
+TOLD = {"promote": {"number=3"}, "release": {"name=ghcr.io/me/shop"}}
 # Commands that another test runs.
 RUN_ELSEWHERE = {
     "make lint": "test_rendered_suites.py",
@@ -153,11 +157,15 @@ def test_the_commands_of_a_projects_workflow_run(
                     "PATH": f"{github}:{project.environment['PATH']}",
                     "PYTHONPATH": project.environment["PYTHONPATH"],
                     "GITHUB_OUTPUT": str(github / "output"),
+                    "GITHUB_REPOSITORY": "Me/Shop",
                     "AUDIT_OPTIONS": f"--vulnerability-service osv --osv-url {address}",
                 },
                 check=False,
             )
         assert result.returncode == 0, f"{command}\n{result.stdout}"
+    outputs = github / "output"
+    told = set(outputs.read_text(encoding="utf-8").splitlines()) if outputs.exists() else set()
+    assert TOLD.get(workflow.stem, set()) <= told
 
 
 @pytest.mark.xdist_group("mlflow")

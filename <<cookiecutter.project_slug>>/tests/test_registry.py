@@ -163,6 +163,28 @@ def test_a_verdict_of_another_version_does_not_count(registry: Registry, good: P
         registry.promote(second)
 
 
+def test_a_verdict_whose_last_word_was_lost_does_not_count(
+    registry: Registry, good: Path, noise: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    in_production(registry, good)
+    second = registry.register(noise).number
+    set_tag = registry._client.set_model_version_tag
+    set_tag(registry._name, second, "validation", "passed")  # by an earlier verdict
+
+    def lose_the_last(name: str, version: str, tag: str, value: str) -> None:
+        if tag == "validation":
+            raise ConnectionError
+        set_tag(name, version, tag, value)
+
+    with monkeypatch.context() as patch:
+        patch.setattr(registry._client, "set_model_version_tag", lose_the_last)
+        with pytest.raises(ConnectionError):
+            registry.validate(second)
+    assert registry.version(second).validation == "passed"
+    with pytest.raises(PromotionError, match=f"version {second} has not passed the gate"):
+        registry.promote(second)
+
+
 def test_an_altered_verdict_is_refused(registry: Registry, good: Path) -> None:
     registry.register(good)
     with pytest.raises(RegistryError, match="was not judged"):

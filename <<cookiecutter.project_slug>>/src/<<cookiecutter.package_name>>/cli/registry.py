@@ -67,6 +67,17 @@ def registry_list() -> None:
         out.print(waiting, markup=False)
 
 
+@commands.command("number")
+def registry_number(reference: Reference = "staging") -> None:
+    """Print the number of the version that an alias points at by now, for scripts.
+
+    Example: registry number production
+    """
+    from ..registry import Registry
+
+    out.print(Registry(Settings()).version(reference).number)
+
+
 @commands.command("validate")
 def registry_validate(
     reference: Reference = "staging",
