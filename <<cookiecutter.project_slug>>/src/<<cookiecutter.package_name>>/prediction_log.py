@@ -25,7 +25,7 @@ import zlib
 from collections.abc import Iterable, Iterator, Sequence
 from contextlib import suppress
 from dataclasses import dataclass
-from datetime import datetime
+from datetime import datetime, timezone
 from pathlib import Path
 from threading import Event, Lock, Thread
 from typing import TYPE_CHECKING
@@ -339,6 +339,25 @@ def read(
         LEFT JOIN ({outcomes}) AS outcomes USING (request_id)
         WHERE "at" >= {literal(first)}::TIMESTAMP AND "at" < {literal(last)}::TIMESTAMP
     """)
+
+
+def newest_answer(settings: Settings) -> datetime | None:
+    """When the newest row was answered (UTC), whether ``log compact`` has seen it or not."""
+    from .database import connect, literal
+
+    folder = settings.prediction_log_dir
+    found = [
+        datetime.fromtimestamp(np.frombuffer(record.at, "<f8").max(), timezone.utc)
+        for path in segment_files(folder)
+        for record in read_segment(path)
+        if isinstance(record, RowsRecord) and record.at
+    ]
+    instants = [instant.replace(tzinfo=None) for instant in found]
+    if days := logged_days(folder):
+        newest = literal(folder / DAYS_FOLDER / days[-1] / "[!.]*.parquet")
+        with connect(settings) as db:
+            instants += db.execute(f'SELECT max("at") FROM read_parquet({newest})').fetchall()[0]
+    return max(instants, default=None)
 
 
 def segment_files(folder: Path) -> list[Path]:

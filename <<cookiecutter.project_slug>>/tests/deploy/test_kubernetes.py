@@ -137,7 +137,7 @@ def test_who_selects_the_server_finds_it(objects: Objects) -> None:
 
 def test_the_server_reaches_the_feature_server(objects: Objects) -> None:
     [server] = objects["Deployment", "server"]["spec"]["template"]["spec"]["containers"]
-    address = urlsplit({item["name"]: item["value"] for item in server["env"]}["ML_FEATURE_SERVER"])
+    address = urlsplit({item["name"]: item.get("value") for item in server["env"]}["ML_FEATURE_SERVER"])
     service = objects["Service", address.hostname]["spec"]
     template = objects["Deployment", "features"]["spec"]["template"]
     labels = template["metadata"]["labels"]
@@ -153,6 +153,15 @@ def test_the_server_reaches_the_feature_server(objects: Objects) -> None:
         found = objects["Deployment", other]["spec"]["template"]["metadata"]["labels"]
         assert peer["podSelector"]["matchLabels"].items() <= found.items()
         assert [item["port"] for item in allowed["ports"]] == [opened["name"]]
+
+
+def test_the_sidecar_reads_the_servers_experiment(production: Objects) -> None:
+    pod = production["Deployment", "server"]["spec"]["template"]["spec"]
+    mounts = [
+        {mount["mountPath"]: mount["name"] for mount in container["volumeMounts"]}
+        for container in (*pod["initContainers"], *pod["containers"])
+    ]
+    assert len({(mount["/data"], mount["/served"]) for mount in mounts}) == 1
 
 
 def test_probes_ask_what_the_server_answers(objects: Objects) -> None:

@@ -2,7 +2,7 @@ from __future__ import annotations
 
 import json
 import math
-from datetime import datetime, timedelta
+from datetime import datetime, timedelta, timezone
 from decimal import Decimal
 from pathlib import Path
 from typing import Any
@@ -31,12 +31,15 @@ from <<cookiecutter.package_name>>.monitoring.experiment_analysis import (
     needed_users,
     power,
 )
+from <<cookiecutter.package_name>>.prediction_log import SegmentWriter, newest_answer
 from <<cookiecutter.package_name>>.registry import Registry
 from <<cookiecutter.package_name>>.settings import Settings
 
+from ..logs import BINARY, logged_rows
 from ..trained import SIGNATURES
 
 START = datetime(2026, 3, 1)
+WEIGHTS = {"control": "0.9", "treatment": "0.1"}
 
 
 def experiment(*weights: str, **changes: Any) -> Experiment:
@@ -240,7 +243,7 @@ def test_the_unit_is_the_user(settings: Settings) -> None:
 
 
 def test_expected_users_follow_the_ramps(settings: Settings) -> None:
-    first = {"since": START, "weights": {"control": "0.9", "treatment": "0.1"}}
+    first = {"since": START, "weights": WEIGHTS}
     test = experiment("0.9", "0.1", history=[first])
     half = test.ramped({"treatment": Decimal("0.5")}, START + timedelta(seconds=2_000))
     users = [f"u{n}" for n in range(4_000)]
@@ -250,6 +253,37 @@ def test_expected_users_follow_the_ramps(settings: Settings) -> None:
     report = analysed(settings, half)
     assert report.arms[1].expected_users == pytest.approx(0.1 * 2_000 + 0.5 * 2_000)
     assert report.sample_ratio_p > 0.001
+
+
+def test_a_ramp_holds_for_what_is_answered_after_it(
+    settings: Settings, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setenv("ML_HOME", str(settings.home))
+    monkeypatch.setenv("ML_AS_OF", START.isoformat())
+    test = experiment("0.9", "0.1", history=[{"since": START, "weights": WEIGHTS}])
+    write_experiment(settings.experiment_path, test)
+    rows = answered(test, 100, {"control": 0.2, "treatment": 0.2})
+    write_log(settings, test, rows)
+    newest = newest_answer(settings)
+    assert newest is not None
+    assert newest > START
+    ramp = ("experiment", "ramp", "treatment=0.5")
+    assert CliRunner().invoke(app, ramp).exit_code == 0
+
+    writer = SegmentWriter(settings.prediction_log_dir)
+    writer.describe("1", BINARY)
+    waiting = newest + timedelta(seconds=9)
+    writer.append(logged_rows(["r"], at=waiting.replace(tzinfo=timezone.utc).timestamp()))
+    writer.close()
+    assert CliRunner().invoke(app, ramp).exit_code == 0
+    ramped = read_experiment(settings.experiment_path)
+    assert ramped is not None
+    microsecond = timedelta(microseconds=1)
+    assert [allocation.since for allocation in ramped.history] == [
+        START,
+        newest + microsecond,
+        waiting + microsecond,
+    ]
 
 
 def test_the_measure_follows_the_task(settings: Settings) -> None:

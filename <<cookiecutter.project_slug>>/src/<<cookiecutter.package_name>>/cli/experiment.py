@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from datetime import datetime, timedelta
 from decimal import Decimal, InvalidOperation
 from pathlib import Path
 from typing import TYPE_CHECKING, Annotated, Any, Literal
@@ -11,6 +12,7 @@ from rich.table import Table
 
 from ..console import err, out
 from ..experiment import Experiment, ExperimentError, read_experiment, validated, write_experiment
+from ..prediction_log import newest_answer
 from ..settings import Settings
 
 if TYPE_CHECKING:
@@ -79,7 +81,7 @@ def experiment_ramp(
     """
     settings = Settings()
     new = {name: _decimal(value) for name, value in map(_pair, weights)}
-    ramped = _running(settings).ramped(new, settings.as_of)
+    ramped = _running(settings).ramped(new, _after_every_answer(settings))
     write_experiment(settings.experiment_path, ramped)
     _print_experiment(ramped)
     out.print("next: experiment report")
@@ -171,6 +173,12 @@ def _running(settings: Settings) -> Experiment:
             f"no experiment runs ({settings.experiment_path} is not there): `experiment start`"
         )
     return experiment
+
+
+def _after_every_answer(settings: Settings) -> datetime:
+    """Now, but after what is logged: a server's clock goes on where the data's stands still."""
+    newest = newest_answer(settings)
+    return max(settings.as_of, newest + timedelta(microseconds=1)) if newest else settings.as_of
 
 
 def _archived(settings: Settings, name: str) -> Path:
