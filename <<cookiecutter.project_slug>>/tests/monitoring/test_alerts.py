@@ -14,9 +14,10 @@ from urllib.request import ProxyHandler, build_opener
 import pytest
 from pydantic import SecretStr
 
+from <<cookiecutter.package_name>>.monitoring import alerts
 from <<cookiecutter.package_name>>.monitoring.alerts import AlertError, announce
 from <<cookiecutter.package_name>>.monitoring.drift import ColumnVerdict, DriftReport, Status
-from <<cookiecutter.package_name>>.settings import Settings
+from <<cookiecutter.package_name>>.settings import Settings, utc_now
 
 from ..services import Service, free_port, require_program, running
 
@@ -94,6 +95,21 @@ def test_an_alert_is_sent_once_until_it_changes_or_is_old(tmp_path: Path) -> Non
     assert sent["report"] == f"{tmp_path}/drift.json"
     assert "drift retrain" in sent["to_do"]
     assert "amount: PSI 0.400" in sent["details"]
+
+
+def test_an_alert_is_repeated_while_the_data_stands_still(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    with receiving() as hook:
+        settings = Settings(home=tmp_path, alert_webhook_url=SecretStr(hook.address))
+        settings.data_dir.mkdir()
+        settings.data_manifest.write_text('{"newest_event": "1998-06-30T00:00:00"}')
+        report = report_of("drifted", "amount")
+        assert announce(settings, report, tmp_path)
+        assert announce(settings, report, tmp_path) == []
+        tomorrow = utc_now() + timedelta(hours=25)
+        monkeypatch.setattr(alerts, "utc_now", lambda: tomorrow)
+        assert announce(settings, report, tmp_path)
 
 
 def test_broken_data_and_drift_are_alerts_of_their_own(tmp_path: Path) -> None:

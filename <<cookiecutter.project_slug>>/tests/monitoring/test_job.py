@@ -17,6 +17,7 @@ from typer.testing import CliRunner, Result
 from <<cookiecutter.package_name>> import cli
 from <<cookiecutter.package_name>>.features import build
 from <<cookiecutter.package_name>>.monitoring import retraining
+from <<cookiecutter.package_name>>.monitoring.outputs import OutputError
 from <<cookiecutter.package_name>>.monitoring.retraining import retrain
 from <<cookiecutter.package_name>>.registry import Registry
 from <<cookiecutter.package_name>>.served_models import read_aliases
@@ -24,6 +25,7 @@ from <<cookiecutter.package_name>>.settings import Settings
 
 from ..homes import TrainedHome
 from ..services import free_port
+from .test_alerts import receiving
 
 NOW = datetime(2026, 1, 1)
 
@@ -91,6 +93,19 @@ def test_exit_codes_tell_what_was_found(
     assert result.exit_code == 6
     assert "not delivered to webhook: no answer" in result.output
     assert run("run", "--current", drifted, "--no-html", "--no-alert").exit_code == 3
+
+
+def test_somebody_is_told_while_the_metrics_have_nowhere_to_go(
+    home: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    drifted = simulate(tmp_path / "drifted.parquet", "--shift", "mean", "--size", "0.6")
+    monkeypatch.setenv("ML_DRIFT_PUSHGATEWAY", f"127.0.0.1:{free_port()}")
+    with receiving() as hook:
+        monkeypatch.setenv("ML_ALERT_WEBHOOK_URL", hook.address)
+        result = run("run", "--current", drifted, "--no-html")
+    assert isinstance(result.exception, OutputError)
+    assert [body["name"] for body in hook.bodies] == ["ModelDrift"]
+    assert list((home / "drift").glob("*/drift.json"))
 
 
 @pytest.mark.usefixtures("home")
@@ -191,11 +206,13 @@ def test_drift_waits_for_outcomes_from_when_it_was_first_seen(settings: Settings
         return retraining.retrain_on_drift(later, version, "a test")
 
     until = f"not retrained before {NOW + timedelta(days=60):%Y-%m-%d}"
-    assert on(0).startswith(until)
-    assert on(59).startswith(until)
+    for day in (0, 30, 59):
+        assert on(day).startswith(until)
     assert "the budget is spent" in on(60)
     assert on(60, version="2").startswith("not retrained before")
     assert "the budget is spent" in on(60, version="3", retrain_wait_days=0)
+    again = f"not retrained before {NOW + timedelta(days=151):%Y-%m-%d}"
+    assert on(91).startswith(again), "drift after a horizon without any is another one"
 
 
 def test_two_jobs_cannot_begin_the_same_retraining(settings: Settings) -> None:

@@ -67,8 +67,6 @@ def drift_run(
     folder = outputs.write_report(settings, report, pages)
     _print_report(report)
     out.print(f"report: {folder}")
-    outputs.publish_metrics(settings, report)
-    outputs.track_report(settings, report, folder)
     code = EXIT_CODES[report.status]
     try:
         for line in announce(settings, report, folder) if alert else ():
@@ -78,6 +76,9 @@ def drift_run(
     except AlertError as error:
         err.print(f"error: {error}", markup=False)
         code = UNDELIVERED
+    # After the alert: whoever is on call is told, whatever is away.
+    outputs.publish_metrics(settings, report)
+    outputs.track_report(settings, report, folder)
     if retrain and report.status == "drifted":
         from ..monitoring.retraining import retrain_on_drift
 

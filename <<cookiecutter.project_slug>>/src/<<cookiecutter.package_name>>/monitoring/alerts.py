@@ -11,7 +11,7 @@ from typing import Any, Literal
 from pydantic import BaseModel, ConfigDict
 
 from ..errors import ProjectError
-from ..settings import Settings
+from ..settings import Settings, utc_now
 from .drift import DriftReport
 from .memory import remembered
 from .outputs import HTML_FILE, JSON_FILE
@@ -135,7 +135,9 @@ def _deliver_once(
         ).fetchone()
         if alert.state == "resolved" and row is None:
             return False
-        age = settings.as_of - datetime.fromisoformat(row[1]) if row else None
+        # Not the data's clock: it stands still without new data, while alerts elsewhere expire.
+        now = settings.fixed_clock or utc_now()
+        age = now - datetime.fromisoformat(row[1]) if row else None
         repeated = age is not None and age >= timedelta(hours=settings.alert_repeat_hours)
         if row and row[0] == alert.content and not repeated:
             return False
@@ -143,7 +145,7 @@ def _deliver_once(
         if alert.state == "resolved":
             db.execute("DELETE FROM alerts WHERE (model, name, channel) = (?, ?, ?)", key)
         else:
-            values = (*key, alert.content, settings.as_of.isoformat())
+            values = (*key, alert.content, now.isoformat())
             db.execute("INSERT OR REPLACE INTO alerts VALUES (?, ?, ?, ?, ?)", values)
     return True
 

@@ -1,4 +1,4 @@
-"""What the drift job remembers: alerts sent, drift first seen, retrainings begun."""
+"""What the drift job remembers: alerts sent, since when there is drift, retrainings begun."""
 
 from __future__ import annotations
 
@@ -16,8 +16,8 @@ CREATE TABLE IF NOT EXISTS alerts (
     PRIMARY KEY (model, name, channel));
 CREATE TABLE IF NOT EXISTS retrainings (
     id INTEGER PRIMARY KEY, model TEXT, begun_at TEXT, reason TEXT, outcome TEXT, version TEXT);
-CREATE TABLE IF NOT EXISTS drifts (
-    model TEXT, version TEXT, seen_at TEXT, PRIMARY KEY (model, version));
+CREATE TABLE IF NOT EXISTS drifting (
+    model TEXT, version TEXT, first_at TEXT, last_at TEXT, PRIMARY KEY (model, version));
 """
 
 

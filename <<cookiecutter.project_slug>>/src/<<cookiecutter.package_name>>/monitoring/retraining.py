@@ -17,15 +17,13 @@ RUNNING = "running"
 def retrain_on_drift(settings: Settings, version: str, reason: str) -> str:
     """Retrain when the outcomes since drift was first seen at a version can teach another one.
 
+    Drift that comes back after a horizon without any is another one.
+
     Raises:
         PipelineError: a step failed; nothing was registered.
         SubmitError: Kubeflow does not take the run.
     """
-    key = (settings.model_name, version)
-    with remembered(settings) as db:
-        db.execute("INSERT OR IGNORE INTO drifts VALUES (?, ?, ?)", (*key, str(settings.as_of)))
-        query = "SELECT seen_at FROM drifts WHERE (model, version) = (?, ?)"
-        seen = datetime.fromisoformat(db.execute(query, key).fetchone()[0])
+    seen = _first_seen(settings, version)
     begins = seen + _wait(settings)
     if settings.as_of < begins:
         return (
@@ -33,6 +31,20 @@ def retrain_on_drift(settings: Settings, version: str, reason: str) -> str:
             "outcomes since then are needed (ML_RETRAIN_WAIT_DAYS)"
         )
     return retrain(settings, reason)
+
+
+def _first_seen(settings: Settings, version: str) -> datetime:
+    """Since when a version drifts; today's sight is noted."""
+    key, now = (settings.model_name, version), settings.as_of
+    with remembered(settings) as db:
+        query = "SELECT first_at, last_at FROM drifting WHERE (model, version) = (?, ?)"
+        row = db.execute(query, key).fetchone()
+        first, last = map(datetime.fromisoformat, row) if row else (now, now)
+        if now - last > data.HORIZON:
+            first = now
+        values = (*key, first.isoformat(), now.isoformat())
+        db.execute("INSERT OR REPLACE INTO drifting VALUES (?, ?, ?, ?)", values)
+    return first
 
 
 def _wait(settings: Settings) -> timedelta:
