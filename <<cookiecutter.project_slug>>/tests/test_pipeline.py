@@ -18,6 +18,8 @@ from <<cookiecutter.package_name>>.purchases import LOG_FILE, simulate
 from <<cookiecutter.package_name>>.registry import Registry
 from <<cookiecutter.package_name>>.settings import Settings
 
+from .feature_stores import own_repo
+
 UNTIL = date(2026, 1, 1)
 
 
@@ -119,6 +121,23 @@ def test_a_past_instant_gives_what_it_would_have_given_then(
         frames.append(pd.read_parquet(frame))
     assert lineage.fingerprint(frames[0]) == lineage.fingerprint(frames[1])
     assert frames[0].equals(frames[1])
+
+
+def test_features_of_a_run_do_not_get_into_a_registry_that_others_share(
+    home: Settings, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    shared = own_repo(home, tmp_path / "repo").feature_repo_dir
+    text = (shared / "feature_store.yaml").read_text(encoding="utf-8")
+    registry = tmp_path / "shared.db"
+    (shared / "feature_store.shared.yaml").write_text(
+        text.replace("${ML_HOME}/feature_registry.db", str(registry)), encoding="utf-8"
+    )
+    for name, value in (("HOME", home.home), ("FEATURE_REPO", shared), ("FEATURE_STORE", "shared")):
+        monkeypatch.setenv(f"ML_{name}", str(value))
+    raw, frame = tmp_path / "raw", tmp_path / "frame.parquet"
+    now = steps.prepare_data("", str(raw))
+    assert steps.build_features(str(raw), now, str(frame)) > 100
+    assert not registry.exists()
 
 
 def test_a_change_of_the_code_changes_its_fingerprint(

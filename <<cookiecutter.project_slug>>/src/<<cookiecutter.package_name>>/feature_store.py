@@ -22,7 +22,7 @@ import yaml
 
 from .console import counting
 from .errors import ProjectError
-from .settings import Settings
+from .settings import PACKAGE, Settings
 
 if TYPE_CHECKING:
     from feast import FeatureStore, FeatureView
@@ -31,6 +31,7 @@ TIMESTAMP = "event_timestamp"
 VIEW = "features"
 PUSH_SOURCE = "fresh_features"
 DEFINITIONS_FILE = "definitions.py"
+FILES = f"{PACKAGE}.offline_store.AsOfOfflineStore"  # reads the feature table of the home folder
 VARIABLE = re.compile(r"\$\{(\w+)\}")
 META = re.compile(r"(\n *)meta \{.*?\1\}", re.DOTALL)
 KINDS = ("entities", "data_sources", "feature_views", "feature_services")
@@ -88,6 +89,16 @@ def import_feast() -> None:
             importlib.import_module(name)
     for name in added:
         os.environ.pop(name, None)
+
+
+def in_a_home_of_its_own(settings: Settings) -> Settings:
+    """Settings whose registry lies in the home folder where the features do.
+
+    A registry that others share would name the files of a home that is gone soon.
+    """
+    if repo_config(settings)["offline_store"]["type"] != FILES:
+        return settings
+    return settings.model_copy(update={"feature_store": ""})
 
 
 def repo_file(settings: Settings) -> Path:

@@ -91,10 +91,10 @@ def prepare_data(as_of: str, target: str) -> str:
 @step
 def build_features(raw: str, as_of: str, target: str) -> int:
     """Compute the training frame of the raw data in a home of its own."""
-    from . import features
+    from . import feature_store, features
 
     with TemporaryDirectory() as home:
-        settings = _at(_home(home, raw), as_of)
+        settings = feature_store.in_a_home_of_its_own(_at(_home(home, raw), as_of))
         features.build(settings)
         frame = features.training_frame(settings)
     Path(target).parent.mkdir(parents=True, exist_ok=True)
