@@ -8,7 +8,8 @@ BIN := .venv/bin
 CHECK := build/check
 CHECKS := lint test
 GENERATOR ?= cookiecutter
-PYTHON_VERSION ?= 3.11
+# The oldest Python of a project: its default, or this machine's where that is older.
+PYTHON_VERSION ?= $(shell $(PYTHON) -c 'import sys; print("3.10" if sys.version_info < (3, 11) else "3.11")')
 ANSWERS = tracker=$(TRACKER) python_version=$(PYTHON_VERSION)
 DEMO := build/demo/$(TRACKER)
 PYTEST := $(BIN)/pytest --numprocesses auto
@@ -24,7 +25,7 @@ setup: .venv/.installed ## Make .venv with the template's own tools, pinned
 demo: .venv/.installed ## Generate a project into build/demo and run its whole loop (TRACKER=mlflow or wandb)
 	@case $(TRACKER) in mlflow|wandb) ;; *) echo "TRACKER=$(TRACKER) is refused: it has to be mlflow or wandb, for example TRACKER=wandb"; exit 2;; esac
 	rm -rf $(DEMO)
-	$(BIN)/cookiecutter . --no-input --default-config --output-dir $(DEMO) tracker=$(TRACKER)
+	$(BIN)/cookiecutter . --no-input --default-config --output-dir $(DEMO) $(ANSWERS)
 	$(MAKE) -C $(DEMO)/purchase-prediction demo
 
 check-project: .venv/.installed ## Generate one project and run its checks (GENERATOR=copier TRACKER=wandb PYTHON_VERSION=3.12)
