@@ -91,7 +91,7 @@ async def predict(asked: Asked):
     best = int(scores.argmax())
     return Answer(prediction=best, confidence=float(scores[best]))
 """
-NOTE = """
+HANDBOOK = """
 import joblib, numpy
 from fastapi import FastAPI
 from pydantic import BaseModel
@@ -221,7 +221,7 @@ def make_models(folder: Path) -> Bundle:
     for name, lines in (("features", bodies), ("mlflow-onnx", wrapped), ("mlflow-sklearn", listed)):
         (folder / f"{name}.txt").write_text("\n".join(lines))
     (folder / "load.lua").write_text(LOAD)
-    for name, code in (("nothing", DO_NOTHING), ("plain_onnx", PLAIN_ONNX), ("note", NOTE)):
+    for name, code in (("nothing", DO_NOTHING), ("plain_onnx", PLAIN_ONNX), ("handbook", HANDBOOK)):
         (folder / f"{name}.py").write_text(code)
     return read_bundle(folder / "bundle")
 
@@ -240,7 +240,7 @@ def contenders(folder: Path) -> list[Server]:
         Server(f"{OURS}, with an API key", ours, {**home, "ML_API_KEYS": KEY}),
         Server(TWO_WORKERS, ours, {**home, "ML_WORKERS": "2"}, workers=2),
         Server("plain FastAPI with ONNX Runtime", [*uvicorn, "plain_onnx:app"]),
-        Server("the note's server", [*uvicorn, "note:app"]),
+        Server("the hand-books' server", [*uvicorn, "handbook:app"]),
         *(
             Server(
                 f"mlflow models serve, {flavor}",

@@ -46,7 +46,7 @@ def feedback_router(
     """The address that takes outcomes, for the model and the log of the moment."""
     router = APIRouter()
 
-    @router.post(FEEDBACK_PATH, status_code=202, responses=documented(400, 413, 422, 500, 503))
+    @router.post(FEEDBACK_PATH, status_code=202, responses=documented(400, 401, 413, 422, 500, 503))
     async def feedback(body: FeedbackRequest) -> FeedbackResponse:
         """Keep what came true of a request."""
         model, writer = signature(), log()

@@ -36,9 +36,9 @@ class ServerMetrics:
     - ``model_prediction_total{model_version, outcome}``: predictions; the outcome is the predicted
       class, or ``value`` in a regression.
     - ``model_prediction_errors_total{status}``: requests to predict that were refused, by status.
-    - ``model_feature_value{model_version, feature_name}``: histogram over the bins of the training
-      profile; ``model_feature_category_total{model_version, feature_name, category}``: the
-      profile's categories, all others together as ``other``. The current model's and the one
+    - ``model_feature_value{model_version, feature_name}``: histogram over the bins of the
+      hold-out's profile; ``model_feature_category_total{model_version, feature_name, category}``:
+      the profile's categories, all others together as ``other``. The current model's and the one
       before it.
     - ``model_info{model_name, model_version, estimator}``: 1 for the model that is loaded.
     - ``model_variant_info{experiment, variant, model_version}``: 1 for each variant that answers.

@@ -162,7 +162,7 @@ async def ready(lineup: LineupDependency) -> ReadyResponse:
     return ReadyResponse(model_version=lineup.control.version)
 
 
-@router.get("/health", responses={503: {"model": HealthResponse}})
+@router.get("/health", responses={**documented(401), 503: {"model": HealthResponse}})
 async def health(store: StoreDependency, response: Response) -> HealthResponse:
     """Say whether a model is loaded; 503 without one."""
     if store.current is None:
@@ -172,7 +172,7 @@ async def health(store: StoreDependency, response: Response) -> HealthResponse:
     return HealthResponse(status="healthy", model_loaded=True, model_version=version)
 
 
-@router.get("/metrics", response_class=PlainTextResponse)
+@router.get("/metrics", response_class=PlainTextResponse, responses=documented(401))
 async def metrics(request: Request, recorder: RecorderDependency) -> Response:
     """Give Prometheus its metrics, in the format that it accepts."""
     recorder.flush()
