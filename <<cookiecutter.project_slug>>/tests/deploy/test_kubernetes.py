@@ -137,7 +137,9 @@ def test_who_selects_the_server_finds_it(objects: Objects) -> None:
 
 def test_the_server_reaches_the_feature_server(objects: Objects) -> None:
     [server] = objects["Deployment", "server"]["spec"]["template"]["spec"]["containers"]
-    address = urlsplit({item["name"]: item.get("value") for item in server["env"]}["ML_FEATURE_SERVER"])
+    address = urlsplit(
+        {item["name"]: item.get("value") for item in server["env"]}["ML_FEATURE_SERVER"]
+    )
     service = objects["Service", address.hostname]["spec"]
     template = objects["Deployment", "features"]["spec"]["template"]
     labels = template["metadata"]["labels"]
