@@ -8,8 +8,11 @@ BIN := .venv/bin
 CHECK := build/check
 CHECKS := lint test
 GENERATOR ?= cookiecutter
-# The oldest Python of a project: its default, or this machine's where that is older.
-PYTHON_VERSION ?= $(shell $(PYTHON) -c 'import sys; print("3.10" if sys.version_info < (3, 11) else "3.11")')
+# The oldest Python of a project: its default, or this machine's where that is older. Images of
+# Python export a variable of this name with another meaning, so only the command line counts.
+ifneq ($(origin PYTHON_VERSION),command line)
+PYTHON_VERSION = $(shell $(PYTHON) -c 'import sys; print("3.10" if sys.version_info < (3, 11) else "3.11")')
+endif
 ANSWERS = tracker=$(TRACKER) python_version=$(PYTHON_VERSION)
 DEMO := build/demo/$(TRACKER)
 PYTEST := $(BIN)/pytest --numprocesses auto
