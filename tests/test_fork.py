@@ -9,10 +9,11 @@ import os
 import re
 import shutil
 import sys
-from collections.abc import Callable
+from collections.abc import Callable, Mapping
 from dataclasses import dataclass
 from pathlib import Path
 from types import ModuleType
+from typing import Any
 
 import pytest
 import yaml
@@ -455,6 +456,43 @@ def test_links_and_files_that_are_no_text_stay_as_they_are(
     assert (project.path / "link").readlink() == Path("src/purchase_prediction")
 
 
+def test_lines_that_say_so_keep_their_names(rendered: Render, tmp_path: Path) -> None:
+    project = with_python(own_copy(rendered(), tmp_path))
+    kept = "- ML_MODEL_NAME=purchase-prediction\nnewName: me/purchase-prediction # rename: keep\n"
+    (project.path / "mine.yaml").write_text(f"{kept}- purchase-prediction\n", encoding="utf-8")
+    digests = [f"{name}=me/purchase-prediction@sha256:{'1' * 64}" for name in ("SERVER", "JOBS")]
+    project.run("make", "pin", *digests)
+    commit(project, "Where our models and images are")
+    rename(project, "Shop Returns")
+    assert project.read("mine.yaml") == f"{kept}- shop-returns\n"
+    pinned = project.read("deploy/kubernetes/overlays/production/images/kustomization.yaml")
+    assert "name: shop-returns-server\n    newName: me/purchase-prediction #" in pinned
+
+
+@pytest.mark.parametrize("broken", ["no environment", "no names", "no script"])
+def test_without_the_merge_driver_git_merges_as_ever(
+    broken: str, rendered: Render, tmp_path: Path
+) -> None:
+    project = with_python(own_copy(rendered(), tmp_path))
+    rename(project, "Shop Returns")
+    commit(project, "Our own name")
+    readme, start = project.path / "README.md", project.read("README.md")
+    git(project.path, "checkout", "--quiet", "-b", "theirs")
+    readme.write_text(f"{start}\nTheirs\n", encoding="utf-8")
+    commit(project, "Theirs")
+    git(project.path, "checkout", "--quiet", "-")
+    readme.write_text(f"Ours\n\n{start}", encoding="utf-8")
+    if broken == "no names":
+        (project.path / ANSWERS_FILE).write_text("- no names\n", encoding="utf-8")
+    if broken == "no script":
+        (project.path / "scripts" / "rename.py").unlink()
+    commit(project, "Ours")
+    if broken == "no environment":
+        shutil.rmtree(project.path / ".venv")
+    git(project.path, "merge", "--quiet", "theirs")
+    assert project.read("README.md") == f"Ours\n\n{start}\nTheirs\n"
+
+
 def test_the_script_has_the_rules_of_the_template() -> None:
     script = script_of_the_project()
     assert script.LONGEST_NAME == pre_gen_project.LONGEST_NAME
@@ -619,7 +657,7 @@ def test_the_workflow_publishes_each_release(upstream: Upstream, tmp_path: Path)
     assert definition["permissions"] == {}
     assert definition[True] == {"push": {"tags": ["[0-9]*", "v[0-9]*"]}}
     [job] = definition["jobs"].values()
-    assert job["permissions"] == {"contents": "write"}
+    assert job["permissions"] == {"contents": "read"}
     checkout, *steps = job["steps"]
     assert re.fullmatch(r"actions/checkout@[0-9a-f]{40}", checkout["uses"])
     assert checkout["with"] == {"fetch-depth": 0, "persist-credentials": False}
@@ -630,13 +668,19 @@ def test_the_workflow_publishes_each_release(upstream: Upstream, tmp_path: Path)
     programs.mkdir()
     (programs / "gh").write_text('#!/bin/sh\ntest "$1 $2" = "auth setup-git"\n', encoding="utf-8")
     (programs / "gh").chmod(0o755)
+    environment = {
+        "PATH": f"{programs}:{os.environ['PATH']}",
+        "MAKEFLAGS": f"--old-file=.venv/.installed BIN={BIN}",
+    }
+
+    def run_step(step: Mapping[str, Any], check: bool = True, **changes: str) -> str:
+        env = {**step["env"], **environment, **changes}
+        command = ("sh", "-e", "-c", step["run"])
+        return run(*command, cwd=tmp_path / "runner", env=env, check=check).stdout
+
+    assert "::error::set the secret RENDERED_TOKEN" in run_step(steps[-1], False, GH_TOKEN="")
     for step in steps:
-        environment = {
-            **step["env"],
-            "PATH": f"{programs}:{os.environ['PATH']}",
-            "MAKEFLAGS": f"--old-file=.venv/.installed BIN={BIN}",
-        }
-        run("sh", "-e", "-c", step["run"], cwd=tmp_path / "runner", env=environment)
+        run_step(step)
     published = git(upstream.hosted, "log", "--format=%an: %s", "rendered")
     assert published == "github-actions[bot]: Render the template at 0.1.0"
 

@@ -34,10 +34,15 @@ DEVICES = "aux con nul prn " + " ".join(f"com{n} lpt{n}" for n in range(10))
 PROGRAMS_AND_FOLDERS = "activate build conftest dist pip pip3 python python3 src test tests"
 
 
+# Where the environment or this file is missing, an ordinary merge: git takes any other end of a
+# driver for a conflict in which only our side is left.
 MERGE_DRIVER = (
-    "test -x .venv/bin/python "
-    "&& exec .venv/bin/python scripts/rename.py --merge %O %A %B --marker-size %L; exit 129"
+    "test -f scripts/rename.py && .venv/bin/python -c 'import yaml' 2>/dev/null "
+    "&& exec .venv/bin/python scripts/rename.py --merge %O %A %B --marker-size %L; "
+    "exec git merge-file --marker-size=%L -L ours -L base -L theirs %A %O %B"
 )
+# Lines whose names stay: where the models of before are, and whatever says so.
+KEPT = re.compile(r"^[^#`]*\bML_MODEL_NAME *[=:]|\brename: keep\b")
 GIT_SETTINGS = {
     "merge.own-names.name": "merge under this project's own names",
     "merge.own-names.driver": MERGE_DRIVER,
@@ -141,12 +146,14 @@ def names_in_history(project: Path) -> list[Names]:
     ]
     found: dict[Names, None] = {}
     for text in texts:
-        answers = yaml.safe_load(text) or {}
+        answers = yaml.safe_load(text)
         try:
             found[Names(*(str(answers[name]) for name in Names.__dataclass_fields__))] = None
-        except KeyError as error:
+        except (KeyError, TypeError) as error:
             if not found:
-                raise RenameError(f"{ANSWERS_FILE} holds no {error}: restore it from git") from None
+                raise RenameError(
+                    f"{ANSWERS_FILE} does not hold the names ({error}): restore it from git"
+                ) from None
     return list(found)
 
 
@@ -227,7 +234,11 @@ def replacements(history: list[Names], new: Names) -> dict[str, str]:
 def replaced(text: str, words: Mapping[str, str]) -> str:
     """A text with every name replaced, wherever no letter or digit is next to it."""
     names = "|".join(re.escape(word) for word in sorted(words, key=len, reverse=True))
-    return re.sub(rf"(?<![^\W_])(?:{names})(?![^\W_])", lambda found: words[found[0]], text)
+    name = re.compile(rf"(?<![^\W_])(?:{names})(?![^\W_])")
+    return "".join(
+        line if KEPT.search(line) else name.sub(lambda found: words[found[0]], line)
+        for line in re.split(r"(?<=\n)", text)
+    )
 
 
 def tracked_files(project: Path) -> list[str]:
@@ -303,9 +314,13 @@ def merge(project: Path, base: Path, ours: Path, theirs: Path, marker_size: int)
     Returns:
         0 for a clean merge, 1 to 127 for conflicts, more for an error.
     """
-    history = names_in_history(project)
-    words = replacements(history, history[0])
-    for path in (base, theirs):
+    try:
+        history = names_in_history(project)
+        words, renamed = replacements(history, history[0]), (base, theirs)
+    except (RenameError, OSError, yaml.YAMLError) as error:
+        print(f"merged without this project's names: {error}", file=sys.stderr)
+        words, renamed = {}, ()
+    for path in renamed:
         try:
             text = path.read_bytes().decode("utf-8")
         except UnicodeDecodeError:

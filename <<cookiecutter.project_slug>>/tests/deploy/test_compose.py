@@ -66,9 +66,12 @@ def test_who_waits_for_whom(services: dict[str, Any]) -> None:
 
 def test_passwords_are_made_once_and_only_for_this_user(tmp_path: Path) -> None:
     shutil.copy(PROJECT / "Makefile", tmp_path)
-    (tmp_path / ".env").write_text("ML_SEED=8\nREDIS_PASSWORD=mine\n", encoding="utf-8")
+    # As an editor may save it: without a newline at the end, and readable for everybody.
+    (tmp_path / ".env").write_text("ML_SEED=8\nREDIS_PASSWORD=mine", encoding="utf-8")
+    (tmp_path / ".env").chmod(0o644)
     for _ in range(2):
         subprocess.run(["make", ".env"], cwd=tmp_path, check=True, capture_output=True)
+    assert (tmp_path / ".env").stat().st_mode & 0o777 == 0o600
     lines = (tmp_path / ".env").read_text(encoding="utf-8").splitlines()
     assert lines[:2] == ["ML_SEED=8", "REDIS_PASSWORD=mine"]
     assert [line.partition("=")[0] for line in lines[2:]] == [
