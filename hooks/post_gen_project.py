@@ -295,7 +295,10 @@ def untagged_advice(template: Path) -> str:
 
 def releases(template: Path, relation: str) -> list[str]:
     """Release tags in a relation to the rendered commit, such as ``--merged``; newest first."""
-    tags = git(template, "tag", "--sort=-version:refname", relation, "HEAD").split()
+    # Else git takes 0.2.0rc1 for newer than 0.2.0.
+    before = (f"versionsort.suffix={part}" for part in (".dev", "a", "b", "rc"))
+    options = [word for setting in before for word in ("-c", setting)]
+    tags = git(template, *options, "tag", "--sort=-version:refname", relation, "HEAD").split()
     return [tag for tag in tags if is_version(tag)]
 
 

@@ -41,7 +41,10 @@ def main() -> int:
         if problems:
             raise releases.ReleasesError("\n".join(problems))
         if not arguments.tested:
+            tested = git(root, "rev-parse", "HEAD")
             run_tests(root)
+            if problems := [*repository_problems(arguments.version, tested, root)]:
+                raise releases.ReleasesError("\n".join(problems))
         release(arguments.version, root)
     except releases.ReleasesError as error:
         print(f"no release:\n{error}", file=sys.stderr)
@@ -143,12 +146,21 @@ def run_tests(root: Path) -> None:
 
 
 def release(version: str, root: Path) -> None:
-    """Tag the commit and list it, in a commit of its own: a commit cannot hold its own number."""
+    """Tag the commit and list it, in a commit of its own: a commit cannot hold its own number.
+
+    Raises:
+        ReleasesError: git refused; nothing is left of the release.
+    """
     commit = git(root, "rev-parse", "HEAD")
     git(root, "tag", "--annotate", version, "--message", f"Release {version}")
-    releases.write({**releases.read(root), version: commit}, root)
-    git(root, "add", "releases.yml")
-    git(root, "commit", "--quiet", "--message", f"List release {version}")
+    try:
+        releases.write({**releases.read(root), version: commit}, root)
+        git(root, "add", "releases.yml")
+        git(root, "commit", "--quiet", "--message", f"List release {version}")
+    except releases.ReleasesError:
+        git(root, "tag", "--delete", version)
+        git(root, "checkout", "HEAD", "--", "releases.yml")
+        raise
 
 
 def git(root: Path, *arguments: str) -> str:

@@ -158,7 +158,7 @@ def test_a_commit_after_a_release_says_how_to_update(origin_template: Path) -> N
 
 
 def test_a_commit_that_renders_as_the_release_is_named_by_it(origin_template: Path) -> None:
-    for tag in ("0.9.0", "0.10.0"):
+    for tag in ("0.9.0", "0.10.0rc1", "0.10.0"):
         write(origin_template, {"README.md": tag})
         git(origin_template, "commit", "--all", "--message", "More")
         git(origin_template, "tag", tag)

@@ -81,6 +81,32 @@ def test_tests_that_passed_on_the_commit_are_not_repeated(clone: Path) -> None:
     assert releases.read(clone)[VERSION] == tested
 
 
+def test_a_commit_amid_the_tests_is_not_released(clone: Path) -> None:
+    substitute(
+        clone / "Makefile",
+        "\t@echo the tests ran >> build/tests\n",
+        "\t@git commit --quiet --allow-empty --message Amid\n",
+    )
+    commit(clone)
+    tested = git(clone, "rev-parse", "HEAD")
+    refused = release(clone)
+    assert refused.returncode == 1
+    assert f"TESTED '{tested}' is not what is released" in refused.stdout + (refused.stderr or "")
+    assert git(clone, "tag", "--list") == ""
+
+
+def test_a_release_that_cannot_be_listed_leaves_nothing(clone: Path) -> None:
+    hook = clone / ".git" / "hooks" / "commit-msg"
+    hook.parent.mkdir(exist_ok=True)
+    hook.write_text("#!/bin/sh\nexit 1\n", encoding="utf-8")
+    hook.chmod(0o755)
+    assert release(clone).returncode == 1
+    assert git(clone, "tag", "--list") == ""
+    assert git(clone, "status", "--porcelain") == ""
+    hook.unlink()
+    assert release(clone).returncode == 0
+
+
 def test_a_pre_release_may_precede_its_release(clone: Path) -> None:
     for version in ("0.2.0rc1", VERSION):
         for name in ("pyproject.toml", "CHANGELOG.md"):
