@@ -1,5 +1,6 @@
 from __future__ import annotations
 
+import shutil
 import threading
 from concurrent.futures import ThreadPoolExecutor
 from pathlib import Path
@@ -88,6 +89,24 @@ def test_a_damaged_version_is_replaced(tmp_path: Path, source: Path) -> None:
     (version_folder(tmp_path, "1") / "model.onnx").write_bytes(b"altered")
     assert add_version(tmp_path, "1", source) is True
     assert served_bundle(tmp_path, "1") == read_bundle(source)
+
+
+def test_a_replacement_that_is_cut_off_leaves_the_old_version(
+    tmp_path: Path, source: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    add_version(tmp_path, "1", source)
+    other = Models(tmp_path / "others").get("regression").folder / BUNDLE_FOLDER
+
+    def full(*_: object, **__: object) -> None:
+        raise OSError(28, "No space left on device")
+
+    with monkeypatch.context() as patch:
+        patch.setattr(shutil, "copytree", full)
+        with pytest.raises(OSError, match="No space"):
+            add_version(tmp_path, "1", other)
+    assert served_bundle(tmp_path, "1") == read_bundle(source)
+    assert add_version(tmp_path, "1", other) is True
+    assert [path.name for path in (tmp_path / "versions").iterdir()] == ["1"]
 
 
 def test_a_damaged_source_is_refused_and_leaves_nothing(tmp_path: Path, source: Path) -> None:

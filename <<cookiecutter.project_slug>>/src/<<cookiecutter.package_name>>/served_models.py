@@ -82,13 +82,13 @@ def add_version(served: Path, version: str, source: Path) -> bool:
     """
     target = version_folder(served, version)
     wanted = read_bundle(source)
-    if target.exists():
+    replaces = target.exists()
+    if replaces:
         try:
             if read_bundle(target) == wanted:
                 return False
         except BundleError as error:
             logger.warning("replacing version %s: %s", version, error)
-        shutil.rmtree(target)
     target.parent.mkdir(parents=True, exist_ok=True)
     with tempfile.TemporaryDirectory(prefix=".incoming-", dir=target.parent) as incoming:
         staged = Path(incoming) / target.name
@@ -96,6 +96,8 @@ def add_version(served: Path, version: str, source: Path) -> bool:
         staged.chmod(0o755)
         read_bundle(staged)
         try:
+            if replaces:
+                target.rename(Path(incoming) / "replaced")
             staged.rename(target)
         except OSError:
             read_bundle(target)  # another sync may have been faster

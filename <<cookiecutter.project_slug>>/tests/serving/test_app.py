@@ -1,9 +1,11 @@
 from __future__ import annotations
 
+import asyncio
 import logging
 import subprocess
 import sys
 from collections.abc import Iterator
+from contextlib import suppress
 from typing import Any
 
 import pytest
@@ -11,6 +13,7 @@ from starlette.testclient import TestClient
 
 from <<cookiecutter.package_name>>.bundle import Scorer
 from <<cookiecutter.package_name>>.serving import create_app
+from <<cookiecutter.package_name>>.serving.app import _repeat
 from <<cookiecutter.package_name>>.settings import Settings
 
 from ..bundles import Models, publish
@@ -171,3 +174,20 @@ def test_added_middleware_is_inside_the_request_id(settings: Settings) -> None:
         answer = client.get("/live")
     assert answer.status_code == 500
     assert answer.json()["request_id"] == answer.headers["x-request-id"]
+
+
+def test_work_that_fails_once_is_done_again(caplog: pytest.LogCaptureFixture) -> None:
+    done: list[int] = []
+
+    def work() -> None:
+        done.append(len(done))
+        if len(done) == 1:
+            raise OSError("no space left")
+
+    async def for_a_moment() -> None:
+        with suppress(TimeoutError, asyncio.TimeoutError):
+            await asyncio.wait_for(_repeat(work, 0.001), 0.5)
+
+    asyncio.run(for_a_moment())
+    assert len(done) > 2
+    assert "work failed" in caplog.text

@@ -7,9 +7,15 @@ import pytest
 from pydantic import SecretStr
 from starlette.testclient import TestClient
 
+from <<cookiecutter.package_name>>.bundle import MODEL_FILE
 from <<cookiecutter.package_name>>.experiment import validated, write_experiment
 from <<cookiecutter.package_name>>.prediction_log import SEGMENTS_FOLDER, RowsRecord, read_segment
-from <<cookiecutter.package_name>>.served_models import PRODUCTION, add_version, write_aliases
+from <<cookiecutter.package_name>>.served_models import (
+    PRODUCTION,
+    add_version,
+    version_folder,
+    write_aliases,
+)
 from <<cookiecutter.package_name>>.serving.router import Router
 from <<cookiecutter.package_name>>.settings import Settings
 from <<cookiecutter.package_name>>.trained_model import BUNDLE_FOLDER
@@ -118,6 +124,50 @@ def test_the_experiment_is_followed_and_a_broken_one_refused(
     write_aliases(settings.served_dir, {PRODUCTION: "1"})
     settings.experiment_path.unlink()
     eventually(lambda: variant() == "control")
+
+
+def test_a_damaged_treatment_does_not_hold_production_up(
+    settings: Settings, models: Models, start: Any, eventually: Any
+) -> None:
+    serve_three(settings, models)
+    write_experiment(settings.experiment_path, validated(EXPERIMENT))
+    damaged = version_folder(settings.served_dir, "2") / MODEL_FILE
+    damaged.write_bytes(b"altered")
+    client: TestClient = start(settings)
+
+    def version() -> Any:
+        return client.get("/health").json()["model_version"]
+
+    assert version() == "1"
+    write_aliases(settings.served_dir, {PRODUCTION: "3"})
+    eventually(lambda: version() == "3")
+
+
+def test_a_broken_experiment_does_not_hold_a_rollback_up(
+    settings: Settings, models: Models, start: Any, eventually: Any
+) -> None:
+    serve_three(settings, models)
+    write_experiment(settings.experiment_path, validated(EXPERIMENT))
+    client: TestClient = start(settings)
+    settings.experiment_path.write_text("{")
+    write_aliases(settings.served_dir, {PRODUCTION: "3"})
+    eventually(lambda: client.get("/health").json()["model_version"] == "3")
+
+
+def test_a_batch_of_one_row_is_logged_as_a_batch(
+    settings: Settings, models: Models, start: Any
+) -> None:
+    serve_three(settings, models)
+    rows = {"batch": {"instances": [[1.5, 2]]}, "single": {"features": [1.5, 2]}}
+    with start(settings) as client:
+        for name, body in rows.items():
+            for path in ("fast", "plain"):
+                # An odd content type takes the plain way.
+                kind = "application/json" if path == "fast" else "application/json; charset=UTF-8"
+                headers = {"X-Request-ID": f"{name}-{path}", "Content-Type": kind}
+                assert client.post("/predict", json=body, headers=headers).status_code == 200
+    found = {request_id for record in logged(settings) for request_id in record.request_ids}
+    assert found == {"batch-fast/0", "batch-plain/0", "single-fast", "single-plain"}
 
 
 def test_variants_may_read_other_features(

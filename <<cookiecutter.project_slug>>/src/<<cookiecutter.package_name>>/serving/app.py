@@ -227,10 +227,13 @@ async def _lifespan(app: FastAPI) -> AsyncIterator[None]:
 
 
 async def _repeat(work: Callable[[], None], seconds: float) -> None:
-    """Do it every so often, in a thread, until cancelled."""
+    """Do it every so often, in a thread, until cancelled; what fails is tried again."""
     while True:
         await asyncio.sleep(seconds)
-        await asyncio.to_thread(work)
+        try:
+            await asyncio.to_thread(work)
+        except Exception:
+            logger.exception("%s failed", _name(work))
 
 
 def _name(call: object) -> str:

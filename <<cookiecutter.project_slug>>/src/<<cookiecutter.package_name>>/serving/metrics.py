@@ -6,8 +6,8 @@ Every label comes from a bundle, the experiment or this code, never from a reque
 from __future__ import annotations
 
 from collections import Counter as Tally
-from collections.abc import Iterable, Mapping, Sequence
-from typing import TYPE_CHECKING
+from collections.abc import Iterable, Mapping, Sequence, Sized
+from typing import TYPE_CHECKING, Any
 
 import numpy as np
 from numpy.typing import NDArray
@@ -101,6 +101,8 @@ class ServerMetrics:
         self.latency.add(rows.latency_seconds[:requests])
         self.features.count(rows.model_version, rows.blocks)
         outcomes = self._outcomes[rows.model_version]
+        if (rows.scores.shape[1] if rows.scores.ndim > 1 else 1) != len(outcomes):
+            return  # of another model that had the same number before
         if len(outcomes) == 1:
             outcomes[0].inc(len(rows))
             return
@@ -178,7 +180,11 @@ class FeatureCounts:
         self.strings = {name: _tally(profile, name) for name in signature.string_names}
 
     def add(self, blocks: Blocks) -> None:
-        """Count rows."""
+        """Count rows; not those of another model that had the same number before."""
+        if not _fits(blocks.get(NUMBERS), self.numbers) or not _fits(
+            blocks.get(STRINGS), self.strings
+        ):
+            return
         if self.numbers:
             for number, column in zip(self.numbers, blocks[NUMBERS].T, strict=True):
                 number.add(column)
@@ -186,6 +192,10 @@ class FeatureCounts:
             for tally, column in zip(self.strings.values(), blocks[STRINGS].T, strict=True):
                 for category, rows in Tally(column.tolist()).items():
                     tally[category if category in tally else OTHER] += rows
+
+
+def _fits(block: NDArray[Any] | None, counts: Sized) -> bool:
+    return (0 if block is None else block.shape[1]) == len(counts)
 
 
 def _tally(profile: Profile, name: str) -> dict[str, int]:

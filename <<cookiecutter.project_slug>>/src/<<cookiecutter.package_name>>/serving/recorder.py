@@ -66,7 +66,10 @@ class Recorder:
         """Flush every so often, until cancelled."""
         while True:
             await asyncio.sleep(FOLD_SECONDS)
-            self.flush()
+            try:
+                self.flush()
+            except Exception:
+                logger.exception("answered rows were not counted or logged")
 
     def flush(self) -> None:
         """Take what is gathered."""
@@ -115,16 +118,17 @@ class Recorder:
         blocks: Blocks,
         scores: NDArray[np.float32],
         user_id: str | None = None,
+        batch: bool = True,
     ) -> None:
         """Keep the rows of one request, which has just been answered.
 
-        The rows of a batch are logged as ID/0, ID/1, and so on.
+        The rows of a batch are logged as ID/0, ID/1, and so on, even if it is only one.
         """
         rows = len(scores)
         self.record(
             lineup,
             route,
-            [f"{request_id}/{row}" for row in range(rows)] if rows > 1 else [request_id],
+            [f"{request_id}/{row}" for row in range(rows)] if batch else [request_id],
             [user_id] * rows,
             np.full(rows, began),
             np.full(rows, time.perf_counter() - began, np.float32),

@@ -132,7 +132,8 @@ async def predict(
     else:
         blocks, scores = model.score(rows)
     answers = model.scorer.answers(scores)
-    recorder.record_batch(lineup, route, request_id, began, blocks, scores, user_id)
+    batch = isinstance(body, BatchRequest)
+    recorder.record_batch(lineup, route, request_id, began, blocks, scores, user_id, batch)
     if isinstance(body, BatchRequest):
         return BatchResponse(
             predictions=[_prediction(answer) for answer in answers],

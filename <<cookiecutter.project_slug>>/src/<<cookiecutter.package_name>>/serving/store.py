@@ -160,16 +160,25 @@ class ModelStore:
         self._experiment_path = experiment_path
         self._metrics = metrics
         self._loaded: State | None = None
+        self._production: str | None = None
         self._refused: tuple[State | None, str] | None = None
         self._retry_at = 0.0
 
     def refresh(self) -> None:
         """Load what is named now if it is other than what answers."""
-        if not self._refresh(self._experiment_path) and self.current is None:
+        if self._refresh(self._experiment_path) or not self._experiment_path.exists():
+            return
+        if self.current is None or self._production_moved():
             self._refresh(None)  # production answers until the experiment is mended
 
+    def _production_moved(self) -> bool:
+        try:
+            return read_aliases(self._served).get(PRODUCTION, self._production) != self._production
+        except BundleError:
+            return False
+
     def _refresh(self, experiment_path: Path | None) -> bool:
-        """Whether nothing was wrong with the experiment."""
+        """Whether nothing was refused."""
         state: State | None = None
         try:
             aliases = self._aliases()
@@ -189,9 +198,10 @@ class ModelStore:
                 shadowing = models[shadow] if shadow else None
                 lineup = Lineup(arms, Router(experiment), shadowing, experiment)
                 self._swap(state, lineup)
+                self._production = aliases[PRODUCTION]
         except Exception as error:
             self._refuse(state, error)
-            return not isinstance(error, ExperimentError)
+            return False
         return True
 
     def _aliases(self) -> dict[str, str]:
