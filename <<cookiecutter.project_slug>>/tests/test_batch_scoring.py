@@ -82,6 +82,32 @@ def test_every_row_is_scored_in_its_order(settings: Settings, models: Models, ca
     assert not list(settings.home.glob(".out*"))
 
 
+def test_large_whole_numbers_are_scored_as_the_server_does(
+    settings: Settings, models: Models
+) -> None:
+    publish(settings, "4", models.get("binary"))
+    source = write(settings, "binary", visits=2**60 + 1)
+    assert score_file(settings, source, settings.home / "out.parquet", None).rows == 1_234
+
+
+def test_kept_categories_may_differ_from_row_group_to_row_group(
+    settings: Settings, models: Models
+) -> None:
+    publish(settings, "4", models.get("binary"))
+    rows = sample_rows(SIGNATURES["binary"], 80)
+    parts = [rows[:40].assign(city="köln"), rows[40:].assign(city="oslo")]
+    tables = [
+        pa.Table.from_pandas(part.astype({"city": "category"}), preserve_index=False)
+        for part in parts
+    ]
+    source, target = settings.home / "in.parquet", settings.home / "out.parquet"
+    with pq.ParquetWriter(source, tables[0].schema) as writer:
+        for table in tables:
+            writer.write_table(table)
+    score_file(settings, source, target, None)
+    assert pd.read_parquet(target)["city"].tolist() == ["köln"] * 40 + ["oslo"] * 40
+
+
 def test_a_run_that_was_killed_goes_on(settings: Settings, models: Models) -> None:
     publish(settings, "1", models.get("binary"))
     source, target = write(settings, "binary", 5_000), settings.home / "out.parquet"

@@ -146,6 +146,19 @@ def test_models_with_other_features_share_the_log(settings: Settings) -> None:
     assert by_id["1"]["city"] is None
 
 
+def test_rows_whose_model_is_damaged_hold_nothing_up(settings: Settings) -> None:
+    fill(settings, writers=2, rows=4)
+    first, second = segments(settings.prediction_log_dir)
+    content = bytearray(first.read_bytes())
+    content[content.index(b"buys")] ^= 1
+    first.write_bytes(content)
+    done = compact(settings)
+    assert (done.rows, done.segments) == (4, 2)
+    assert done.damaged_bytes > 0
+    assert not first.exists()
+    assert not second.exists()
+
+
 def test_nothing_logged_gives_no_rows(settings: Settings) -> None:
     assert compact(settings).rows == 0
     assert logged(settings) == []

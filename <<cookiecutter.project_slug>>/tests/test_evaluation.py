@@ -41,6 +41,14 @@ def test_binary_metrics() -> None:
     }  # fmt: skip
 
 
+def test_votes_that_add_up_to_a_little_over_one_are_measured() -> None:
+    outcomes, positive = drawn(100)
+    votes = positive.astype(np.float32)
+    votes[0] = np.full(20, 1 / 20, np.float32).cumsum()[-1]
+    assert votes[0] > 1
+    assert measure(BINARY, outcomes, probabilities(votes))["brier"] > 0
+
+
 def test_calibration_error_is_the_distance_of_the_frequencies() -> None:
     outcomes, positive = drawn(20_000)
     overconfident = np.clip(positive + 0.2, 0, 1)

@@ -103,6 +103,19 @@ def test_a_missing_value_names_the_feature(
         features.training_frame(simulated)
 
 
+def test_large_whole_numbers_become_the_models_float32(
+    simulated: Settings, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    small = data.features_at
+
+    def large(db: duckdb.DuckDBPyConnection, at: datetime) -> duckdb.DuckDBPyRelation:
+        return small(db, at).project("* REPLACE (purchase_count + 20000001 AS purchase_count)")
+
+    monkeypatch.setattr(data, "features_at", large)
+    features.build(simulated)
+    assert features.training_frame(simulated)["purchase_count"].min() >= 20_000_000
+
+
 def test_too_short_data_says_so(simulated: Settings) -> None:
     short = simulated.model_copy(update={"fixed_clock": datetime(2024, 1, 20)})
     with pytest.raises(DataError, match="too short for a training example"):

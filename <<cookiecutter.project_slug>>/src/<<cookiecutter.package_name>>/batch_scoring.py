@@ -278,7 +278,7 @@ def _blocks(table: pa.Table, signature: Signature) -> Blocks:
 
 def _numbers(column: pa.ChunkedArray, feature: Feature) -> Any:
     if not pa.types.is_floating(column.type):
-        column = column.cast(pa.float64())
+        column = column.cast(pa.float64(), safe=False)
     with np.errstate(over="ignore"):
         values = column.to_numpy().astype(np.float32)
     bad = ~np.isfinite(values)
@@ -321,7 +321,11 @@ def _write_part(parts: Path, first: int, tables: list[pa.Table]) -> int:
     path = parts / f"{first:015}.arrow"
     partial = path.with_suffix(".partial")
     schema = table.schema.with_metadata({b"rows": str(len(table)).encode()})
-    with pa.OSFile(str(partial), "wb") as file, pa.ipc.new_file(file, schema) as writer:
+    options = pa.ipc.IpcWriteOptions(unify_dictionaries=True)
+    with (
+        pa.OSFile(str(partial), "wb") as file,
+        pa.ipc.new_file(file, schema, options=options) as writer,
+    ):
         writer.write_table(table.replace_schema_metadata(schema.metadata))
     partial.replace(path)
     return len(table)

@@ -195,6 +195,8 @@ class _Batch:
                 damaged += record
             elif isinstance(record, ModelRecord):
                 signatures[record.version] = Signature.model_validate_json(record.signature)
+            elif isinstance(record, RowsRecord) and record.model_version not in signatures:
+                damaged += len(record.numbers) + len(record.scores)  # what describes them is gone
             elif isinstance(record, RowsRecord):
                 self._keep(DAYS_FOLDER, _rows_table(record, signatures[record.model_version]))
                 rows += len(record.request_ids)

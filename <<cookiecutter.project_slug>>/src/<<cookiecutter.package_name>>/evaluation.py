@@ -248,7 +248,7 @@ def _require_classes(signature: Signature, outcomes: Outcomes) -> None:
 
 def _measure_binary(signature: Signature, outcomes: Outcomes, scores: Floats) -> dict[str, float]:
     positive = outcomes == signature.classes[1]
-    probability = scores[:, 1]
+    probability = scores[:, 1].clip(0, 1)  # votes that float32 adds up to a little over 1
     predicted = probability > 0.5
     return {
         "accuracy": float(accuracy_score(positive, predicted)),

@@ -212,7 +212,9 @@ def _typed(table: pa.Table) -> pa.Table:
     }
     for feature in data.FEATURES:
         column = table[feature.name]
-        columns[feature.name] = column if feature.type == "string" else column.cast(pa.float32())
+        # Whole numbers beyond 2**24 are rounded, as the server rounds them.
+        number = feature.type != "string"
+        columns[feature.name] = column.cast(pa.float32(), safe=False) if number else column
     return pa.table({**columns, data.LABEL: table[data.LABEL]})
 
 

@@ -41,6 +41,17 @@ def test_every_value_has_its_cell(db: duckdb.DuckDBPyConnection) -> None:
     assert found.rows == 8
 
 
+def test_values_on_an_edge_fall_where_the_profile_had_them(db: duckdb.DuckDBPyConnection) -> None:
+    random = np.random.default_rng(0)
+    values = np.unique(np.round(random.random(400), 2).astype(np.float32).astype(np.float64))
+    edges = tuple(values.tolist())
+    ones = (1,) * len(edges)
+    number = NumberProfile(edges=edges, counts=(*ones, 0), least=edges[0], most=edges[-1])
+    profile = Profile(rows=len(edges), numbers={"x": number}, strings={})
+    found = counted(db, pd.DataFrame({"x": values}), profile).columns["x"]
+    assert (found.cells, found.outside) == ((*ones, 0), 0)
+
+
 def test_no_rows_are_counted_too(db: duckdb.DuckDBPyConnection) -> None:
     found = count(db.sql("SELECT 1.0 AS amount, 'a' AS city WHERE false"), PROFILE)
     assert found.rows == 0

@@ -196,11 +196,16 @@ def _figures(name: str, kind: str, profile: NumberProfile | StringProfile) -> st
         return f"map_values(histogram_exact({value}, {edges})), {_extent(value)}, 0"
     number = f"TRY_CAST({column} AS FLOAT)"
     value = f"(CASE WHEN isfinite({number}) THEN {number}::DOUBLE END)"
-    edges = f"[{', '.join(map(repr, profile.edges))}]::DOUBLE[]"
+    edges = f"[{', '.join(map(_double, profile.edges))}]::DOUBLE[]"
     outside = "false"
-    if profile.least is not None:
-        outside = f"{value} NOT BETWEEN {profile.least!r}::DOUBLE AND {profile.most!r}::DOUBLE"
+    if profile.least is not None and profile.most is not None:
+        outside = f"{value} NOT BETWEEN {_double(profile.least)} AND {_double(profile.most)}"
     return f"map_values(histogram({value}, {edges})), {_extent(value)}, count(*) FILTER ({outside})"
+
+
+def _double(number: float) -> str:
+    """A number as DuckDB reads it to the last bit: without an exponent it would be a decimal."""
+    return f"{number:.17e}::DOUBLE"
 
 
 def _extent(value: str) -> str:
