@@ -30,6 +30,7 @@ RENDERED = ROOT / TEMPLATE_NAME / ".github" / "workflows"
 OWN = ROOT / ".github" / "workflows"
 PROGRAM = f".venv/bin/{SLUG}"
 EXPRESSIONS = {
+    "github.actor": "somebody",
     "github.token": "a-token",
     "inputs.reason": "a test; with $(echo signs)",
     "inputs.version": "staging",
