@@ -12,7 +12,6 @@ from rich.table import Table
 
 from ..console import err, out
 from ..experiment import Experiment, ExperimentError, read_experiment, validated, write_experiment
-from ..prediction_log import newest_answer
 from ..settings import Settings
 
 if TYPE_CHECKING:
@@ -177,6 +176,8 @@ def _running(settings: Settings) -> Experiment:
 
 def _after_every_answer(settings: Settings) -> datetime:
     """Now, but after what is logged: a server's clock goes on where the data's stands still."""
+    from ..prediction_log import newest_answer
+
     newest = newest_answer(settings)
     return max(settings.as_of, newest + timedelta(microseconds=1)) if newest else settings.as_of
 
