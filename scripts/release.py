@@ -38,13 +38,11 @@ def main() -> int:
             *changelog_problems(arguments.version, root),
             *repository_problems(arguments.version, arguments.tested, root),
         ]
-        if problems:
-            raise releases.ReleasesError("\n".join(problems))
+        require_none(problems)
         if not arguments.tested:
             tested = git(root, "rev-parse", "HEAD")
             run_tests(root)
-            if problems := [*repository_problems(arguments.version, tested, root)]:
-                raise releases.ReleasesError("\n".join(problems))
+            require_none([*repository_problems(arguments.version, tested, root)])
         release(arguments.version, root)
     except releases.ReleasesError as error:
         print(f"no release:\n{error}", file=sys.stderr)
@@ -54,6 +52,16 @@ def main() -> int:
         f"    git push --atomic origin {BRANCH} {arguments.version}"
     )
     return 0
+
+
+def require_none(problems: list[str]) -> None:
+    """Refuse the release where anything is wrong, with every reason at once.
+
+    Raises:
+        ReleasesError: there is a problem.
+    """
+    if problems:
+        raise releases.ReleasesError("\n".join(problems))
 
 
 def version_problems(version: str, root: Path) -> Iterator[str]:

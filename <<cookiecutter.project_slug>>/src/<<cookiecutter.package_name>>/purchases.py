@@ -269,7 +269,7 @@ def _read_source(db: duckdb.DuckDBPyConnection, source: Path, mapping: ColumnMap
         raise DataError(
             f"{source} cannot be read as CSV (UTF-8) or Parquet: {str(error).splitlines()[0]}"
         ) from error
-    found = [str(row[0]) for row in db.execute("DESCRIBE source").fetchall()]
+    found = _columns(db)
     wanted = (mapping.customer, mapping.date, mapping.amount)
     if missing := [name for name in wanted if name not in found]:
         raise DataError(
@@ -277,6 +277,10 @@ def _read_source(db: duckdb.DuckDBPyConnection, source: Path, mapping: ColumnMap
             f"{', '.join(map(repr, found))}: name yours with --customer-column, --date-column and "
             "--amount-column"
         )
+
+
+def _columns(db: duckdb.DuckDBPyConnection) -> list[str]:
+    return [str(row[0]) for row in db.execute("DESCRIBE source").fetchall()]
 
 
 def _latest_date(settings: Settings) -> datetime:
@@ -292,8 +296,7 @@ def _judge_rows(
     if mapping.date_format:
         when = f"try_strptime({when}::VARCHAR, {literal(mapping.date_format)})"
     # By their names: `source` alone would be the column of that name where the file has one.
-    names = [str(row[0]) for row in db.execute("DESCRIBE source").fetchall()]
-    whole = "{" + ", ".join(f"{literal(name)}: {identifier(name)}" for name in names) + "}"
+    whole = "{" + ", ".join(f"{literal(name)}: {identifier(name)}" for name in _columns(db)) + "}"
     repeated = "false" if keep else f"row_number() OVER (PARTITION BY {whole}) > 1"
     db.execute(f"""
         CREATE TABLE judged AS
@@ -346,8 +349,7 @@ def _nothing_usable(
     row = db.execute("SELECT * FROM source LIMIT 1").fetchone()
     message = f"{source.name} has no usable row ({reasons or 'the file is empty'})"
     if "unreadable date" in rejected and row:
-        names = [str(column[0]) for column in db.execute("DESCRIBE source").fetchall()]
-        value = row[names.index(mapping.date)]
+        value = row[_columns(db).index(mapping.date)]
         message += f"; a date reads {str(value)!r}: give its form, as in --date-format %d/%m/%Y"
     return message
 

@@ -416,9 +416,12 @@ def _summary(version: Version) -> VerdictSummary | None:
 
 def _require_passed(version: Version, current: str | None) -> None:
     summary = _summary(version)
-    judged = summary is not None and summary.version == version.number
-    # Two tags, written one after the other: a kill may have left them of two verdicts.
-    if version.validation != PASSED or summary is None or not judged or summary.failed:
+    if (
+        version.validation != PASSED
+        or summary is None
+        or summary.version != version.number
+        or summary.failed  # the two tags are written in turn: a kill may leave two verdicts' own
+    ):
         raise PromotionError(
             f"version {version.number} has not passed the gate ({version.validation}): `registry "
             f"validate {version.number}` says why, or judges it"

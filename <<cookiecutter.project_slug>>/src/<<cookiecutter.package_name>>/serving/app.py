@@ -33,7 +33,7 @@ from .middleware import PREDICT_PATH, ApiKeys, BodyLimitMiddleware, GateMiddlewa
 from .online import UserFeatures
 from .openapi import described
 from .problems import add_problem_handlers
-from .recorder import Recorder
+from .recorder import FOLD_SECONDS, Recorder
 from .routes import json_body, predict, router
 from .store import ModelStore
 from .tracing import trace
@@ -210,7 +210,8 @@ async def _lifespan(app: FastAPI) -> AsyncIterator[None]:
     recorder.open()
     seconds = app.state.settings.model_poll_seconds
     looks = (store.refresh, app.state.clock.refresh)
-    work = [*(_repeat(look, seconds) for look in looks), recorder.run()]
+    work = [_repeat(look, seconds) for look in looks]
+    work.append(_repeat(recorder.flush, FOLD_SECONDS, in_thread=False))
     if shared := app.state.shared_metrics:
         work.append(_repeat(shared.publish, PUBLISH_SECONDS))
     tasks = [asyncio.create_task(each) for each in work]
@@ -226,12 +227,15 @@ async def _lifespan(app: FastAPI) -> AsyncIterator[None]:
         await recorder.close()
 
 
-async def _repeat(work: Callable[[], None], seconds: float) -> None:
-    """Do it every so often, in a thread, until cancelled; what fails is tried again."""
+async def _repeat(work: Callable[[], None], seconds: float, in_thread: bool = True) -> None:
+    """Do it every so often, until cancelled; what fails is tried again."""
     while True:
         await asyncio.sleep(seconds)
         try:
-            await asyncio.to_thread(work)
+            if in_thread:
+                await asyncio.to_thread(work)
+            else:
+                work()
         except Exception:
             logger.exception("%s failed", _name(work))
 

@@ -62,15 +62,6 @@ class Recorder:
         if self._log:
             await asyncio.to_thread(self._log.close)
 
-    async def run(self) -> None:
-        """Flush every so often, until cancelled."""
-        while True:
-            await asyncio.sleep(FOLD_SECONDS)
-            try:
-                self.flush()
-            except Exception:
-                logger.exception("answered rows were not counted or logged")
-
     def flush(self) -> None:
         """Take what is gathered."""
         for source in self.sources:
