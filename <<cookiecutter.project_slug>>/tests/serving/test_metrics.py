@@ -10,6 +10,9 @@ from prometheus_client.parser import text_string_to_metric_families
 from starlette.testclient import TestClient
 
 from <<cookiecutter.package_name>>.bundle import NumberProfile, Profile
+from <<cookiecutter.package_name>>.prediction_log import LoggedRows
+from <<cookiecutter.package_name>>.serving.metrics import ServerMetrics
+from <<cookiecutter.package_name>>.serving.store import ModelStore
 from <<cookiecutter.package_name>>.settings import Settings
 
 from ..bundles import CASES, Models, publish, rewritten_bundle, rows_of, server_settings
@@ -177,6 +180,44 @@ def test_rows_of_many_requests_at_once_are_all_counted(client: TestClient) -> No
         assert set(pool.map(send, range(40))) == {200}
     labels = {"model_version": "1", "feature_name": "visits"}
     assert value(scrape(client), "model_feature_value_count", **labels) == 4_000
+
+
+@pytest.mark.parametrize("successor", ["binary", "one number", "one text"])
+def test_rows_of_a_replaced_model_are_not_counted_as_its_successors(
+    successor: str, models: Models, settings: Settings
+) -> None:
+    metrics = ServerMetrics()
+    store = ModelStore(settings.served_dir, settings.experiment_path, metrics)
+    publish(settings, "1", models.get("binary"))
+    store.refresh()
+    assert store.current
+    replaced = store.current.control
+    blocks, scores = replaced.score([("#", replaced.example)])
+    publish(settings, "1", models.get(successor, seed=1))
+    store.refresh()
+    assert store.current.control is not replaced
+    rows = LoggedRows(
+        model_version="1",
+        variant="",
+        experiment="",
+        shadow=False,
+        request_ids=["a"],
+        user_ids=[None],
+        at=np.zeros(1),
+        latency_seconds=np.zeros(1, np.float32),
+        blocks=blocks,
+        scores=scores,
+    )
+    metrics.count(rows, replaced.profile, requests=1)
+    counted = [
+        sample.value
+        for family in metrics.registry.collect()
+        if family.name in ("model_prediction", "model_feature_value", "model_feature_category")
+        for sample in family.samples
+        if not sample.name.endswith("_created")
+    ]
+    assert len(counted) > 2
+    assert not any(counted)
 
 
 def test_two_applications_share_nothing(

@@ -6,8 +6,8 @@ Every label comes from a bundle, the experiment or this code, never from a reque
 from __future__ import annotations
 
 from collections import Counter as Tally
-from collections.abc import Iterable, Mapping, Sequence, Sized
-from typing import TYPE_CHECKING, Any
+from collections.abc import Iterable, Mapping, Sequence
+from typing import TYPE_CHECKING
 
 import numpy as np
 from numpy.typing import NDArray
@@ -20,7 +20,7 @@ from ..prediction_log import LoggedRows, SegmentWriter
 from ..schema import NUMBERS, STRINGS, Blocks, Signature
 
 if TYPE_CHECKING:
-    from .store import Lineup
+    from .store import Lineup, ServedModel
 
 LATENCY_BUCKETS = (0.0005, 0.001, 0.0025, 0.005, 0.01, 0.025, 0.05, 0.1, 0.25, 0.5, 1.0)
 LATENCY_NAME = "model_prediction_latency_seconds"
@@ -51,7 +51,7 @@ class ServerMetrics:
         self.registry = CollectorRegistry()
         ProcessCollector(registry=self.registry)
         self.latency = NumberCounts(LATENCY_NAME, LATENCY_BUCKETS)
-        self._outcomes: dict[str, list[Counter]] = {}
+        self._counts: dict[str, ModelCounts] = {}
         self.predictions = self._counter(
             "model_prediction", "Predictions by outcome", ["model_version", "outcome"]
         )
@@ -83,11 +83,9 @@ class ServerMetrics:
         """Get ready for the predictions of these models, and name them."""
         self.info.clear()
         self.variants.clear()
-        models = lineup.all_models
-        self.features.add({v: (m.metadata.signature, m.profile) for v, m in models.items()})
-        for version, model in models.items():
-            names = map(str, model.metadata.signature.classes or (REGRESSION_OUTCOME,))
-            self._outcomes[version] = [self.predictions.labels(version, name) for name in names]
+        counts = {version: self._of(model) for version, model in lineup.all_models.items()}
+        self._counts.update(counts)
+        self.features.show(counts)
         control = lineup.control
         self.info.labels(
             control.metadata.model_name, control.version, control.metadata.estimator
@@ -96,19 +94,24 @@ class ServerMetrics:
         for variant, version in lineup.variants:
             self.variants.labels(experiment, variant, version).set(1)
 
-    def count(self, rows: LoggedRows, requests: int) -> None:
-        """Record the answered rows of so many requests."""
+    def count(self, rows: LoggedRows, profile: Profile, requests: int) -> None:
+        """Record the answered rows of so many requests; the profile is the answering model's.
+
+        Only the latter tells a model from another one that had the same version before.
+        """
         self.latency.add(rows.latency_seconds[:requests])
-        self.features.count(rows.model_version, rows.blocks)
-        outcomes = self._outcomes[rows.model_version]
-        if (rows.scores.shape[1] if rows.scores.ndim > 1 else 1) != len(outcomes):
-            return  # of another model that had the same number before
-        if len(outcomes) == 1:
-            outcomes[0].inc(len(rows))
-            return
-        predicted = np.bincount(rows.scores.argmax(axis=1), minlength=len(outcomes))
-        for outcome, number in zip(outcomes, predicted.tolist(), strict=True):
-            outcome.inc(number)
+        counts = self._counts[rows.model_version]
+        if counts.profile is profile:
+            counts.add(rows)
+
+    def _of(self, model: ServedModel) -> ModelCounts:
+        counts = self._counts.get(model.version)
+        if counts and counts.profile is model.profile:
+            return counts
+        signature = model.metadata.signature
+        names = map(str, signature.classes or (REGRESSION_OUTCOME,))
+        outcomes = [self.predictions.labels(model.version, name) for name in names]
+        return ModelCounts(signature, model.profile, outcomes)
 
     def _counter(self, name: str, documentation: str, labels: Sequence[str]) -> Counter:
         return Counter(name, documentation, labels, registry=self.registry)
@@ -119,18 +122,12 @@ class FeatureCollector(Collector):
 
     def __init__(self, latency: NumberCounts) -> None:
         self._latency = latency
-        self._counts: dict[str, FeatureCounts] = {}
+        self._shown: dict[str, ModelCounts] = {}
 
-    def add(self, models: Mapping[str, tuple[Signature, Profile]]) -> None:
-        """Count for these versions from now on, and for the MODELS_KEPT before them."""
-        new = {version: FeatureCounts(*model) for version, model in models.items()}
-        kept = [item for item in self._counts.items() if item[0] not in new]
-        self._counts = {**dict(kept[-MODELS_KEPT:]), **new}
-
-    def count(self, version: str, blocks: Blocks) -> None:
-        """Count the rows of a model's input."""
-        if counts := self._counts.get(version):
-            counts.add(blocks)
+    def show(self, counts: Mapping[str, ModelCounts]) -> None:
+        """Show the counts of these versions from now on, and of the MODELS_KEPT before them."""
+        kept = [item for item in self._shown.items() if item[0] not in counts]
+        self._shown = {**dict(kept[-MODELS_KEPT:]), **counts}
 
     def collect(self) -> Iterable[Metric]:
         """Give all versions' counts to a scrape."""
@@ -142,7 +139,7 @@ class FeatureCollector(Collector):
             "Categories of the predictions",
             labels=["model_version", "feature_name", "category"],
         )
-        for version, counts in self._counts.items():
+        for version, counts in self._shown.items():
             for number in counts.numbers:
                 labels = {"model_version": version, "feature_name": number.name}
                 _add_histogram(values, labels, number)
@@ -169,22 +166,29 @@ class NumberCounts:
         self.total += float(values.sum(dtype=np.float64))
 
 
-class FeatureCounts:
-    """How the features of one model's requests were distributed."""
+class ModelCounts:
+    """How one model's predictions and the features of its requests were distributed."""
 
-    def __init__(self, signature: Signature, profile: Profile) -> None:
+    def __init__(self, signature: Signature, profile: Profile, outcomes: Sequence[Counter]) -> None:
+        self.profile = profile
         self.numbers = [
             NumberCounts(name, profile.numbers[name].edges if name in profile.numbers else ())
             for name in signature.number_names
         ]
         self.strings = {name: _tally(profile, name) for name in signature.string_names}
+        self._outcomes = outcomes
 
-    def add(self, blocks: Blocks) -> None:
-        """Count rows; not those of another model that had the same number before."""
-        if not _fits(blocks.get(NUMBERS), self.numbers) or not _fits(
-            blocks.get(STRINGS), self.strings
-        ):
+    def add(self, rows: LoggedRows) -> None:
+        """Count answered rows."""
+        self._count_features(rows.blocks)
+        if len(self._outcomes) == 1:
+            self._outcomes[0].inc(len(rows))
             return
+        predicted = np.bincount(rows.scores.argmax(axis=1), minlength=len(self._outcomes))
+        for outcome, number in zip(self._outcomes, predicted.tolist(), strict=True):
+            outcome.inc(number)
+
+    def _count_features(self, blocks: Blocks) -> None:
         if self.numbers:
             for number, column in zip(self.numbers, blocks[NUMBERS].T, strict=True):
                 number.add(column)
@@ -192,10 +196,6 @@ class FeatureCounts:
             for tally, column in zip(self.strings.values(), blocks[STRINGS].T, strict=True):
                 for category, rows in Tally(column.tolist()).items():
                     tally[category if category in tally else OTHER] += rows
-
-
-def _fits(block: NDArray[Any] | None, counts: Sized) -> bool:
-    return (0 if block is None else block.shape[1]) == len(counts)
 
 
 def _tally(profile: Profile, name: str) -> dict[str, int]:

@@ -94,7 +94,7 @@ class Recorder:
             blocks=blocks,
             scores=scores,
         )
-        self._metrics.count(rows, requests)
+        self._metrics.count(rows, model.profile, requests)
         if self._log:
             self._write(self._log, rows, model)
             if lineup.shadow and self._shadow_room.acquire(blocking=False):
