@@ -163,6 +163,15 @@ def test_the_options_table_holds_every_question_with_its_choices() -> None:
                 assert value in row
 
 
+def test_the_readme_repeats_rows_of_the_table_of_alternatives() -> None:
+    table = (ROOT / "docs" / "explanation" / "alternatives.md").read_text(encoding="utf-8")
+    readme = (ROOT / "README.md").read_text(encoding="utf-8")
+    section = readme.split("## Beside the alternatives", 1)[1].split("\n## ", 1)[0]
+    rows = [line for line in section.splitlines() if line.startswith("|")]
+    assert len(rows) > 5
+    assert set(rows) <= set(table.splitlines())
+
+
 @pytest.mark.skipif(sys.version_info < (3, 11), reason="Python 3.10 has no TOML parser")
 def test_the_version_stands_in_one_place_and_has_its_entry() -> None:
     version = tomllib.loads((ROOT / "pyproject.toml").read_text("utf-8"))["project"]["version"]
