@@ -26,7 +26,7 @@ ANSWER = {
     "results": [
         {"values": ["u"], "event_timestamps": ["1970-01-01T00:00:00Z"]},
         {"values": [2.5], "event_timestamps": ["2026-03-01T11:00:00Z"]},
-        {"values": ["Köln"], "event_timestamps": ["2026-03-01T11:00:00.5Z"]},
+        {"values": ["Köln"], "event_timestamps": ["2026-03-01T11:00:00.500000000Z"]},
     ],
 }
 

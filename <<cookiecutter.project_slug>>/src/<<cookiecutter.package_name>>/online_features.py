@@ -14,12 +14,16 @@ from http.client import HTTPConnection, HTTPException, HTTPSConnection
 from typing import Any, Protocol
 from urllib.parse import urlsplit
 
+from pydantic import TypeAdapter
+
 from .errors import ProjectError
 from .settings import Settings
 
 logger = logging.getLogger(__name__)
 
 FEATURE_SERVICE = "model_inputs"
+
+INSTANTS = TypeAdapter(datetime)
 
 Values = dict[str, Any]
 Found = Mapping[str, tuple[Any, datetime]]  # a value and when it was known, UTC without a zone
@@ -164,4 +168,5 @@ class FeastServer:
 
 
 def _instant(text: str) -> datetime:
-    return datetime.fromisoformat(text.replace("Z", "+00:00")).replace(tzinfo=None)
+    # Any number of digits of a second; Python 3.10's own parser takes three or six.
+    return INSTANTS.validate_python(text).replace(tzinfo=None)

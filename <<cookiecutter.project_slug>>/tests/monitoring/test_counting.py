@@ -84,7 +84,16 @@ def test_other_types_that_say_the_same_are_counted(db: duckdb.DuckDBPyConnection
         assert not found.faults
         assert found.columns["amount"].cells == (1, 0, 0)
         assert found.columns["city"].cells == (1, 0, 0, 0)
-    assert count(db.sql(query.format("NULL", "NULL")), PROFILE).columns["city"].missing == 1
+
+
+@pytest.mark.parametrize("kind", ["INTEGER", "VARCHAR", "INTERVAL", "INTEGER[]", '"NULL"'])
+def test_a_column_without_a_value_may_be_of_any_type(
+    kind: str, db: duckdb.DuckDBPyConnection
+) -> None:
+    empty = "NULL" if kind == '"NULL"' else f"NULL::{kind}"
+    found = count(db.sql(f"SELECT {empty} AS amount, {empty} AS city FROM range(2)"), PROFILE)
+    assert not found.faults
+    assert [column.missing for column in found.columns.values()] == [2, 2]
 
 
 def test_the_reference_itself_gives_the_profile(

@@ -22,7 +22,6 @@ if TYPE_CHECKING:
 
 NUMBER_TYPE = re.compile(r"U?(TINY|SMALL|BIG|HUGE)?INT(EGER)?|FLOAT|DOUBLE|BOOLEAN|DECIMAL\(.*\)")
 STRING_TYPES = ("VARCHAR", "ENUM")
-ANY_TYPE = ('"NULL"',)
 EDGE_ROWS = 200_000
 
 
@@ -76,13 +75,19 @@ class Counts(BaseModel):
 def count(rows: duckdb.DuckDBPyRelation, profile: Profile) -> Counts:
     """Count rows over a profile's cells.
 
-    Columns of the wrong type and missing ones are faults; the model's answers may be missing.
+    Columns of the wrong type and missing ones are faults; the model's answers may be missing. A
+    column without a value has no type that counts.
     """
     types = dict(zip(rows.columns, map(str, rows.types), strict=True))
     wanted: dict[str, NumberProfile | StringProfile] = {**profile.numbers, **profile.strings}
     faults = {name: fault for name in wanted if (fault := _fault(name, types, profile))}
+    empty = _without_a_value(rows, sorted(faults.keys() & types.keys()))
+    faults = {name: fault for name, fault in faults.items() if name not in empty}
     names = [name for name in wanted if name in types and name not in faults]
-    figures = ", ".join(_figures(name, types[name], wanted[name]) for name in names)
+    figures = ", ".join(
+        _figures("NULL" if name in empty else identifier(name), types[name], wanted[name])
+        for name in names
+    )
     [[total, *found]] = rows.aggregate(f"count(*), {figures}" if names else "count(*)").fetchall()
     columns = {
         name: _column(wanted[name], total, found[5 * place : 5 * place + 5])
@@ -176,7 +181,7 @@ def fingerprint(profile: Profile) -> str:
 def _fault(name: str, types: dict[str, str], profile: Profile) -> str | None:
     if name not in types:
         return None if name in ANSWER_FIELDS else "the column is missing"
-    if types[name] in ANY_TYPE or name == PREDICTION:
+    if name == PREDICTION:
         return None
     if name in profile.numbers and not NUMBER_TYPE.fullmatch(types[name]):
         return f"{types[name]} instead of a number"
@@ -185,9 +190,15 @@ def _fault(name: str, types: dict[str, str], profile: Profile) -> str | None:
     return None
 
 
-def _figures(name: str, kind: str, profile: NumberProfile | StringProfile) -> str:
+def _without_a_value(rows: duckdb.DuckDBPyRelation, names: Sequence[str]) -> set[str]:
+    if not names:
+        return set()
+    [found] = rows.aggregate(", ".join(f"count({identifier(n)})" for n in names)).fetchall()
+    return {name for name, values in zip(names, found, strict=True) if not values}
+
+
+def _figures(column: str, kind: str, profile: NumberProfile | StringProfile) -> str:
     """Five aggregates: cells, values that count, smallest, largest, and how many lie outside."""
-    column = identifier(name)
     if isinstance(profile, StringProfile):
         if kind in ("FLOAT", "DOUBLE"):  # whole numbers, where pandas met a missing one
             column = f"TRY_CAST({column} AS BIGINT)"

@@ -80,7 +80,7 @@ def _answered(
     needed = [PREDICTION, OUTCOME, *([CONFIDENCE] if signature.task == "binary" else [])]
     if not set(needed) <= set(rows.columns):
         return np.array([]), np.array([]), np.array([], np.int64)
-    user = f"{USER}::VARCHAR" if USER in rows.columns else "NULL"
+    user = f"{USER}::VARCHAR" if USER in rows.columns else "NULL::VARCHAR"
     frame: pd.DataFrame = rows.query(
         "answered",
         # DuckDB draws a sample before it filters: only rows with an outcome may be drawn.
