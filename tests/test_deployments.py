@@ -19,7 +19,7 @@ OVERLAYS = ("dev", "staging", "production")
 # What checkov objects to in the manifests, and why it may stay.
 POLICY_EXCEPTIONS = {
     "CKV_K8S_35": "secrets are variables: settings, MLflow and boto3 read nothing else",
-    "CKV_K8S_43": "no digest before a release: `make pin` writes production's",
+    "CKV_K8S_43": "no digest before a release: `make pin` writes it",
 }
 CUSTOM_RESOURCES = {
     "ExternalSecret": "@kubernetes-models/external-secrets/external-secrets.io/v1/ExternalSecret",

@@ -9,7 +9,7 @@ from typing import Any
 import pytest
 import yaml
 
-from ..services import require_program
+from ..services import missing
 from .files import PROJECT, load, run
 
 PASSWORDS = ("POSTGRES_PASSWORD", "S3_SECRET_KEY", "REDIS_PASSWORD", "GRAFANA_PASSWORD")
@@ -20,8 +20,10 @@ def compose() -> list[str]:
     docker = shutil.which("docker")
     if docker and run(docker, "compose", "version", check=False).returncode == 0:
         words = [docker, "compose"]
+    elif alone := shutil.which("docker-compose"):
+        words = [alone]
     else:
-        words = [require_program("docker-compose")]
+        missing("Docker Compose is not installed")
     return [*words, "--file", str(PROJECT / "compose.yaml"), "--env-file", "/dev/null"]
 
 

@@ -61,6 +61,23 @@ def test_an_unknown_field_is_found(production: Objects) -> None:
         kubernetes_validate.validate(broken, "1.35", strict=True)
 
 
+def test_images_are_named_by_digest_where_it_is_asked_for(kubectl: str, tmp_path: Path) -> None:
+    shutil.copy(PROJECT / "Makefile", tmp_path)
+    shutil.copytree(DEPLOY, tmp_path / "deploy")
+    digest = "sha256:" + "1" * 64
+    images = {name: f"registry.example.com/a/{name}@{digest}" for name in ("server", "jobs")}
+    given = [f"{name.upper()}={image}" for name, image in images.items()]
+    run("make", "-C", tmp_path, "pin", *given, "OVERLAYS=staging")
+    for overlay, named in (("staging", True), ("production", False)):
+        folder = tmp_path / "deploy" / "kubernetes" / "overlays" / overlay
+        found = {c["image"] for pod in pods(built(kubectl, folder)) for c in pod["containers"]}
+        assert (found <= set(images.values())) is named
+        assert len(found) == len(images)
+    wrong = run("make", "-C", tmp_path, "pin", *given, "OVERLAYS=nowhere", check=False)
+    assert wrong.returncode != 0
+    assert "no overlay nowhere" in wrong.stdout
+
+
 def test_everything_lies_in_one_namespace_that_restricts_pods(objects: Objects) -> None:
     [namespace] = [item for (kind, _), item in objects.items() if kind == "Namespace"]
     labels = namespace["metadata"]["labels"]
