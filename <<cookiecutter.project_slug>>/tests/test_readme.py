@@ -46,6 +46,15 @@ def test_every_make_target_exists() -> None:
     assert {"demo", "test"} <= named <= targets
 
 
+def test_all_that_runs_write_is_named_where_it_is_to_be_removed() -> None:
+    ignored = (PROJECT / ".gitignore").read_text(encoding="utf-8").partition("\n\n")[0]
+    folders = set(re.findall(r"^/(\w+/)$", ignored, flags=re.MULTILINE)) - {"demo/"}
+    assert "prediction_log/" in folders
+    text = (PROJECT / "README.md").read_text(encoding="utf-8")
+    [paragraph] = [part for part in text.split("\n\n") if "Before the first run" in part]
+    assert set(re.findall(r"`(\w+/)`", paragraph)) == folders
+
+
 @pytest.mark.slow
 def test_the_commands_run_in_their_order(tmp_path: Path) -> None:
     require_program("curl")

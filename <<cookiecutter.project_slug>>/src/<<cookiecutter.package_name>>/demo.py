@@ -272,7 +272,8 @@ def _summarize(demo: Demo, request: dict[str, Any], answer: dict[str, Any], seco
     registry = Registry(settings)
     version = registry.version(PRODUCTION)
     metadata = registry.bundle(PRODUCTION).metadata
-    table = Table("as of", "version", "served", "hold-out", "drift", title="What the demo did")
+    columns = ("as of", "version", "served", "hold-out", "drift", "columns that moved")
+    table = Table(*columns, title="What the demo did")
     for report in demo.drift_reports():
         found = report.performance
         table.add_row(
@@ -280,7 +281,8 @@ def _summarize(demo: Demo, request: dict[str, Any], answer: dict[str, Any], seco
             report.version,
             f"{found.metric} {found.current.estimate:.4f}" if found else "unknown",
             f"{found.reference:.4f}" if found else "unknown",
-            f"{report.status}: {', '.join(report.drifted) or 'no column'}",
+            report.status,
+            ", ".join(report.drifted) or "none",
         )
     out.print()
     out.print(table)

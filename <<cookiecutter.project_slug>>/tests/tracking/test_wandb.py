@@ -1,6 +1,5 @@
 from __future__ import annotations
 
-import glob
 import json
 import os
 import shlex
@@ -156,12 +155,16 @@ def test_the_run_is_finished_and_named(recorded: Recorded) -> None:
     assert recorded.reference.tracker == "wandb"
 
 
-def test_the_address_is_the_folder_to_sync(recorded: Recorded) -> None:
+def test_the_address_is_the_runs_folder(recorded: Recorded) -> None:
     (folder,) = (recorded.settings.home / "wandb").glob("offline-run-*")
     assert recorded.reference.url == folder.as_uri()
-    (command, verb, found) = shlex.split(where_to_look(recorded.settings))
-    assert (command, verb) == ("wandb", "sync")
-    assert glob.glob(found) == [str(folder)]  # noqa: PTH207
+
+
+def test_where_to_look_shows_the_runs_without_an_account(recorded: Recorded) -> None:
+    (_, program, verb, found) = shlex.split(where_to_look(recorded.settings))
+    command = [str(Path(sys.executable).with_name(program)), verb, "inspect", "--summary", found]
+    shown = subprocess.run(command, capture_output=True, text=True, timeout=60, check=True)
+    assert recorded.reference.id in shown.stdout
 
 
 def test_every_parameter_is_there(recorded: Recorded) -> None:

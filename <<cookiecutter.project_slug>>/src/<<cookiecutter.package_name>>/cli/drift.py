@@ -72,7 +72,7 @@ def drift_run(
         for line in announce(settings, report, folder) if alert else ():
             out.print(line)
         if alert and code and not channels(settings):
-            err.print("[yellow]nobody is told[/]: set ML_ALERTMANAGER_URL or another ML_ALERT_...")
+            err.print("[yellow]nobody is told[/]: set ML_ALERTMANAGER_URL or an ML_ALERT_..._URL")
     except AlertError as error:
         err.print(f"error: {error}", markup=False)
         code = UNDELIVERED

@@ -76,11 +76,11 @@ def start_run(settings: Settings, name: str) -> Iterator[Run]:
 
 
 def where_to_look(settings: Settings) -> str:
-    """The W&B project, or the command that uploads the offline runs to it."""
+    """The W&B project, or the command that shows the offline runs in the terminal."""
     own = WandbSettings()
     if own.mode == "online":
         return f"the W&B project {_project(settings, own)}"
-    return f"wandb sync {shlex.quote(str(_folder(settings)))}/offline-run-*"
+    return f"WANDB_ERROR_REPORTING=false wandb leet {shlex.quote(str(_folder(settings)))}"
 
 
 def mirror(settings: Settings, version: Version) -> None:
@@ -106,8 +106,9 @@ def not_mirrored(settings: Settings) -> str:
     if not numbers:
         return ""
     return (
-        f"not in the registry of W&B yet: version {', '.join(numbers)}\nnext: "
-        f"{where_to_look(settings)}, then registry link with WANDB_MODE=online and WANDB_API_KEY"
+        f"not in the registry of W&B yet: version {', '.join(numbers)}\nnext: wandb sync "
+        f"{shlex.quote(str(_folder(settings)))}/offline-run-*, then registry link with "
+        "WANDB_MODE=online and WANDB_API_KEY"
     )
 
 
