@@ -77,7 +77,6 @@ PERHAPS_REFUSED = st.one_of(NASTY, ANY).map(lambda text: text.replace("/", "-"))
 ONE_ANSWER = st.one_of(
     [st.fixed_dictionaries({name: PERHAPS_REFUSED}) for name in pre_gen_project.RULES]
 )
-ANSWERS = st.one_of(SOUND, st.builds(dict.__or__, SOUND, ONE_ANSWER))
 
 
 def search(examples: int, *, always_the_same: bool) -> settings:
@@ -92,15 +91,15 @@ def search(examples: int, *, always_the_same: bool) -> settings:
     )
 
 
-# By default always the same 33 examples, so that a run fails for what was changed; in the slow
+# By default always the same 34 renderings, so that a run fails for what was changed; in the slow
 # tests 500, other ones each time.
 SEARCHES = [
-    pytest.param("reduced", search(30, always_the_same=True), id="reduced-30"),
-    pytest.param("whole", search(3, always_the_same=True), id="whole-3"),
+    pytest.param("reduced", search(15, always_the_same=True), id="reduced-15"),
+    pytest.param("whole", search(2, always_the_same=True), id="whole-2"),
     pytest.param(
-        "reduced", search(450, always_the_same=False), id="reduced-450", marks=pytest.mark.slow
+        "reduced", search(225, always_the_same=False), id="reduced-225", marks=pytest.mark.slow
     ),
-    pytest.param("whole", search(50, always_the_same=False), id="whole-50", marks=pytest.mark.slow),
+    pytest.param("whole", search(25, always_the_same=False), id="whole-25", marks=pytest.mark.slow),
 ]
 
 
@@ -140,21 +139,24 @@ def test_text_comes_back_as_typed_or_is_refused_by_both_tools(
     outcomes = Counter[bool]()
 
     @searched
-    @given(ANSWERS)
-    def check(answers: dict[str, str]) -> None:
-        tools.clear()
-        one, other = tools.cookiecutter(answers), tools.copier(answers)
-        outcomes[acceptable(answers)] += 1
-        if not acceptable(answers):
-            assert (one, other, tools.left()) == (None, None, ["cookiecutter"])
-            return
-        assert one is not None
-        assert other is not None
-        assert differences(one, other) == []
-        assert_holds(one, answers, "." if size == "whole" else "src")
+    @given(SOUND, ONE_ANSWER)
+    def check(sound: dict[str, str], changed: dict[str, str]) -> None:
+        for answers in (sound, sound | changed):
+            tools.clear()
+            one, other = tools.cookiecutter(answers), tools.copier(answers)
+            accepted = acceptable(answers)
+            outcomes[accepted] += 1
+            if not accepted:
+                assert (one, other, tools.left()) == (None, None, ["cookiecutter"])
+                continue
+            assert one is not None
+            assert other is not None
+            assert differences(one, other) == []
+            assert_holds(one, answers, "." if size == "whole" else "src")
 
     check()
-    assert min(outcomes[True], outcomes[False]) > searched.max_examples / 5, outcomes
+    assert outcomes[True] >= searched.max_examples
+    assert outcomes[False] > 0
 
 
 @pytest.mark.parametrize(
