@@ -156,7 +156,7 @@ def test_text_comes_back_as_typed_or_is_refused_by_both_tools(
 
     check()
     assert outcomes[True] >= searched.max_examples
-    assert outcomes[False] > 0
+    assert outcomes[False] > searched.max_examples / 5, outcomes
 
 
 @pytest.mark.parametrize(
